@@ -1,0 +1,1 @@
+"""Python face of the native engine: models in, tokens and vectors out."""

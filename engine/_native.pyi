@@ -1,0 +1,141 @@
+"""The contract between native/ and Python: every name that `bindings.cpp` exports.
+
+All calls release the GIL while they compute. Lengths, ids and ranges are checked in C++; a fault raises
+`GgufError` (file) or `ValueError` (argument), never aborts. Source: native/src/bindings.cpp.
+"""
+
+from collections.abc import Sequence as Seq
+
+import numpy as np
+from numpy.typing import NDArray
+
+type_names: list[str]
+"""Tensor types that the kernels multiply by, e.g. "Q4_1"."""
+
+def instruction_sets() -> list[str]:
+    """Instruction sets that this processor can run, slowest first, out of generic, avx2, avx512."""
+
+class GgufError(ValueError):
+    """A GGUF file is malformed or unsupported; the message names the key or tensor, the value and the limit."""
+
+class CacheFull(RuntimeError):
+    """The KV cache has fewer free blocks than the step needs; nothing was changed."""
+
+class TensorInfo:
+    name: str
+    type: str
+    shape: tuple[int, ...]
+    """Dimensions, fastest first, as the file gives them."""
+    offset: int
+    """Bytes from the start of the file."""
+    n_bytes: int
+
+class GgufFile:
+    """A memory-mapped, fully checked GGUF v2/v3 file."""
+
+    def __init__(self, path: str) -> None:
+        """Map `path` and check every length, key and tensor. Raises: GgufError, OSError."""
+    version: int
+    n_bytes: int
+    def keys(self) -> list[str]: ...
+    def get(self, key: str) -> object:
+        """The value of `key`: int, float, bool, str or a list of these. Raises: KeyError."""
+    def tensors(self) -> list[TensorInfo]: ...
+    def row(self, tensor: str, index: int) -> NDArray[np.float32]:
+        """Row `index` of `tensor`, dequantised, [shape[0]]. Raises: KeyError, IndexError, GgufError."""
+
+class ThreadPool:
+    """Worker threads shared by the models of a process."""
+
+    def __init__(self, n_threads: int, instruction_set: str = "auto") -> None:
+        """Start `n_threads` - 1 workers (1 <= n_threads <= 256) that run kernels of `instruction_set`."""
+    n_threads: int
+    instruction_set: str
+
+class SamplingParams:
+    """How to draw the next token. Ranges are checked here; ValueError names the field and its range."""
+
+    def __init__(
+        self,
+        *,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        frequency_penalty: float = 0.0,
+        presence_penalty: float = 0.0,
+        penalty_window: int = 64,
+        seed: int = 0,
+        logit_bias: dict[int, float] = ...,
+        n_logprobs: int = -1,
+    ) -> None:
+        """`temperature` 0 is greedy; `top_k` 0, `top_p` 1 and `min_p` 0 are off.
+
+        `n_logprobs` -1 returns no logprobs, 0 that of the drawn token, n (<= 20) also the n most likely ones.
+        Repetition, frequency and presence penalties look at the last `penalty_window` tokens (0: none;
+        -1: all) of what was generated, and repetition also of the prompt.
+        """
+
+class SampledToken:
+    id: int
+    logprob: float | None
+    """Natural logarithm, before temperature and penalties; None where not asked for."""
+    top_logprobs: list[tuple[int, float]]
+
+class Sequence:
+    """One sequence's place in the KV cache with its sampler state. Made by `Decoder.new_sequence`."""
+
+    n_cached: int
+    """Tokens whose keys and values are in the cache."""
+    n_blocks: int
+    def release(self) -> None:
+        """Give the blocks back and forget the cached tokens; the sampler keeps its state (for recompute)."""
+    def set_mask(self, allowed: NDArray[np.uint32] | None) -> None:
+        """Restrict the next samples to tokens whose bit is set in `allowed` [ceil(vocab_size / 32)]."""
+
+class Decoder:
+    """A causal model and its KV cache. Not re-entrant: one thread at a time may call `step` or `logits`."""
+
+    def __init__(self, file: GgufFile, pool: ThreadPool, *, cache_tokens: int) -> None:
+        """Load weights and make a cache of `cache_tokens` tokens, rounded up to whole blocks.
+
+        Raises: GgufError (unknown architecture, missing or misshapen tensor), MemoryError.
+        """
+    architecture: str
+    vocab_size: int
+    context_length: int
+    embedding_length: int
+    block_tokens: int
+    """Tokens in one cache block."""
+    n_blocks: int
+    n_free_blocks: int
+    weight_bytes: int
+    cache_bytes: int
+    def new_sequence(self, sampling: SamplingParams) -> Sequence: ...
+    def step(self, batch: Seq[tuple[Sequence, NDArray[np.int32], bool]]) -> list[SampledToken | None]:
+        """Feed each sequence its new tokens; sample one where the flag is set, after its last token.
+
+        One forward pass over all rows: prefill slices and decode tokens mix freely. Fed tokens of a sequence
+        count as prompt until its first sample. Raises: CacheFull, ValueError (empty row, id outside the
+        vocabulary, a sequence twice, longer than the context).
+        """
+    def logits(self, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
+        """Logits after each token of a sequence on its own, [n_tokens, vocab_size]. Raises: as `step`."""
+
+class Encoder:
+    """A bidirectional model that turns token sequences into vectors. Not re-entrant."""
+
+    def __init__(self, file: GgufFile, pool: ThreadPool) -> None: ...
+    architecture: str
+    vocab_size: int
+    context_length: int
+    embedding_length: int
+    pooling: str
+    """mean or cls, from the file."""
+    weight_bytes: int
+    def encode(self, batch: Seq[NDArray[np.int32]], normalize: bool = True) -> NDArray[np.float32]:
+        """Pooled vectors [n, embedding_length] of token sequences that carry their special tokens.
+
+        Raises: ValueError (empty sequence, id outside the vocabulary, longer than the context).
+        """

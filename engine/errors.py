@@ -1,0 +1,62 @@
+"""Everything that the engine raises.
+
+EngineError
+├── ModelError                the model file or what it needs
+│   ├── ModelNotFound         no such file, name or source
+│   ├── UnsupportedModel      architecture, tensor type or tokenizer that the engine does not know
+│   ├── DownloadFailed        a source did not answer, or its bytes have another sha256
+│   └── ConversionError       a Hugging Face folder that cannot be converted
+├── TemplateError             a chat template that does not compile, or exceeds its limits
+├── ContextTooLong            more tokens than the model reads
+├── QueueFull                 admission refused; try again after `retry_after` seconds
+├── GenerationFailed          the native step failed under a running request
+└── EngineClosed              the engine was closed under the request
+"""
+
+
+class EngineError(Exception):
+    """Base of all errors of this package."""
+
+
+class ModelError(EngineError):
+    """The model file or what it needs."""
+
+
+class ModelNotFound(ModelError):
+    """No such file, name or source."""
+
+
+class UnsupportedModel(ModelError):
+    """An architecture, tensor type or tokenizer that the engine does not know."""
+
+
+class DownloadFailed(ModelError):
+    """A source did not answer, or its bytes have another sha256."""
+
+
+class ConversionError(ModelError):
+    """A Hugging Face folder that cannot be converted."""
+
+
+class TemplateError(EngineError):
+    """A chat template that does not compile, or exceeds its limits."""
+
+
+class ContextTooLong(EngineError):
+    """More tokens than the model reads."""
+
+
+class QueueFull(EngineError):
+    """Admission refused; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class GenerationFailed(EngineError):
+    """The native step failed under a running request."""
+
+
+class EngineClosed(EngineError):
+    """The engine was closed under the request."""

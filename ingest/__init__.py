@@ -1,0 +1,1 @@
+"""Watched folder to elements, chunks, vectors, record and indexes."""

@@ -1,0 +1,1 @@
+"""Retrieval, answers, the OpenAI service and the command line."""
