@@ -1,0 +1,78 @@
+# One door to everything. Needs a Python >= 3.11, a C++ compiler and a package index; all else goes into .venv.
+#   make run     set up, fetch the starter models, read documents/, serve on http://127.0.0.1:8080
+#   make test    set up, then every check and test
+PYTHON ?=
+BIN := .venv/bin
+NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt -o -name '*.cmake' \))
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+
+.PHONY: run setup setup-dev test check test-native bench requirements clean help
+.DELETE_ON_ERROR:
+
+run: setup
+	@exec $(BIN)/quarry up
+
+help:
+	@sed -n 's/^#   //p' Makefile; echo "also: make check | bench | requirements | clean"
+
+setup: .venv/.engine
+setup-dev: .venv/.engine .venv/.dev
+
+# Set-up. A stamp is newer than what it was made from, so a second start does nothing.
+
+.venv/.runtime: requirements/runtime.txt requirements/build.txt
+	@sh scripts/preflight.sh $(PYTHON)
+	@$(BIN)/python scripts/pip_install.py "Installing what Quarry runs on (once, 1 to 3 minutes)" \
+		requirements/runtime.txt requirements/build.txt
+	@touch $@
+
+.venv/.engine: .venv/.runtime pyproject.toml $(NATIVE)
+	@sh scripts/preflight.sh $(PYTHON)
+	@echo "Building the engine (about two minutes on two cores; only when its sources change)"
+	@CMAKE_BUILD_PARALLEL_LEVEL=$(JOBS) $(BIN)/python -m pip install -q --no-build-isolation --no-deps -e . \
+		|| { echo "quarry: the engine did not build; the compiler's message stands above." >&2; exit 1; }
+	@touch $@
+
+.venv/.dev: .venv/.runtime requirements/dev.txt
+	@$(BIN)/python scripts/pip_install.py "Installing what checks and tests Quarry" requirements/dev.txt
+	@touch $@
+
+# Checks and tests.
+
+check: setup-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict
+	$(BIN)/lint-imports
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h,$(NATIVE))
+
+# Warnings are errors; the unit tests run once as shipped and once, for the reader of hostile files, sanitized.
+CMAKE := $(BIN)/cmake -S native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
+	-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DQUARRY_WERROR=ON -DQUARRY_TESTS=ON
+test-native: setup-dev
+	$(CMAKE) -B build/tests -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake --build build/tests --parallel $(JOBS)
+	$(BIN)/ctest --test-dir build/tests --output-on-failure
+	$(CMAKE) -B build/sanitized -DCMAKE_BUILD_TYPE=RelWithDebInfo -DQUARRY_SANITIZE=ON
+	$(BIN)/cmake --build build/sanitized --parallel $(JOBS)
+	$(BIN)/ctest --test-dir build/sanitized --output-on-failure
+
+test: check test-native
+	$(BIN)/pytest
+
+# Measures against llama.cpp and the rest; the peers live in an environment of their own.
+bench: setup-dev
+	$(BIN)/python -m bench
+
+# The index's address stays out of the files; what is dropped stands in overrides.txt.
+COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --no-header -q
+requirements:
+	@command -v uv >/dev/null || { echo "quarry: compiling requirements needs uv: pip install uv" >&2; exit 1; }
+	$(COMPILE) --override requirements/overrides.txt pyproject.toml -o requirements/runtime.txt
+	$(COMPILE) requirements/build.in -o requirements/build.txt
+	$(COMPILE) --override requirements/overrides.txt requirements/dev.in -o requirements/dev.txt
+
+# What make made; your documents, data and models stay.
+clean:
+	rm -rf .venv .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
