@@ -1,0 +1,231 @@
+"""Text to token ids and back, by the vocabulary in a GGUF file.
+
+Special tokens are cut out of the text here, and the model below never holds control tokens: text can become
+one only when the caller asks for it with `parse_special`.
+"""
+
+import codecs
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import tokenizers
+
+from engine.errors import UnsupportedModel
+from engine.tokenizer_models import build_model, byte_alphabet
+from engine.vocabulary import (
+    SPACE,
+    Metadata,
+    TokenType,
+    Vocabulary,
+    read_bool,
+    read_token_id,
+    read_vocabulary,
+)
+
+# What older files leave out; llama.cpp's constants for the same kinds.
+_DEFAULT_BOS = {"llama": 1, "bert": 101}
+_DEFAULT_EOS = {"llama": 2, "t5": 1}
+_DEFAULT_SEP = {"bert": 102}
+_HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
+
+
+@dataclass(frozen=True, slots=True)
+class SpecialIds:
+    """The ids put around a text, None where nothing is put there, and the names of the ends of text."""
+
+    bos: int | None
+    eos: int | None
+    prefix: int | None
+    suffix: int | None
+
+
+class Tokenizer:
+    """A vocabulary with its rules. Immutable and thread-safe."""
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        model: tokenizers.Tokenizer,
+        special: SpecialIds,
+        *,
+        add_space_prefix: bool,
+    ) -> None:
+        """Join a checked vocabulary and the model that merges its pieces; see `load_tokenizer`."""
+        self.vocab_size = len(vocabulary.tokens)
+        self.bos_id = special.bos
+        self.eos_id = special.eos
+        self.eos_ids = vocabulary.end_ids | ({special.eos} if special.eos is not None else set())
+        self.add_space_prefix = add_space_prefix
+        self._vocabulary = vocabulary
+        self._model = model
+        self._prefix = special.prefix
+        self._suffix = special.suffix
+        self._is_byte_level = vocabulary.kind == "gpt2"
+        self._letters = byte_alphabet()
+        self._user_tokens = _special_texts(vocabulary, (TokenType.USER_DEFINED,))
+        self._all_tokens = _special_texts(vocabulary, (TokenType.USER_DEFINED, *_HIDDEN))
+        self._user_pattern = _special_pattern(self._user_tokens)
+        self._all_pattern = _special_pattern(self._all_tokens)
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Cut `text` into token ids.
+
+        `add_special` puts the tokens around it that the file asks for; `parse_special` recognises control
+        tokens in the text (for rendered chat templates, never for text of a user). A BOS token that the text
+        already begins with is not put there twice.
+        """
+        ids = self._encode_body(text, parse_special)
+        if not add_special:
+            return ids
+        if self._prefix is not None and not (parse_special and ids[:1] == [self._prefix]):
+            ids.insert(0, self._prefix)
+        if self._suffix is not None:
+            ids.append(self._suffix)
+        return ids
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Join tokens to text; bytes that are not UTF-8 become U+FFFD. Raises: IndexError."""
+        decoder = StreamDecoder(self, skip_special=skip_special)
+        return "".join(decoder.push(token_id) for token_id in ids) + decoder.flush()
+
+    def token_bytes(self, id: int) -> bytes:  # noqa: A002 - the name that callers know
+        """Return the bytes that a token stands for: byte fallback and byte-level letters undone.
+
+        Raises: IndexError for an id outside the vocabulary.
+        """
+        if not 0 <= id < self.vocab_size:
+            raise IndexError(f"token id {id} is outside the vocabulary of {self.vocab_size}")
+        text = self._vocabulary.tokens[id]
+        token_type = self._vocabulary.types[id]
+        if token_type is TokenType.BYTE and (byte := _fallback_byte(text)) is not None:
+            return bytes([byte])
+        if token_type in _HIDDEN or token_type is TokenType.USER_DEFINED:
+            return text.encode("utf-8", "surrogateescape")
+        if self._is_byte_level:
+            try:
+                return bytes(self._letters[letter] for letter in text)
+            except KeyError:
+                return text.encode("utf-8", "surrogateescape")
+        return text.replace(SPACE, " ").encode("utf-8", "surrogateescape")
+
+    def token_text(self, id: int) -> str:  # noqa: A002 - as token_bytes
+        """Return a token as the file writes it, e.g. "<|im_end|>". Raises: IndexError."""
+        if not 0 <= id < self.vocab_size:
+            raise IndexError(f"token id {id} is outside the vocabulary of {self.vocab_size}")
+        return self._vocabulary.tokens[id]
+
+    def is_hidden(self, id: int) -> bool:  # noqa: A002 - as token_bytes
+        """Say whether a token is left out of text for people: control and unknown tokens."""
+        return 0 <= id < self.vocab_size and self._vocabulary.types[id] in _HIDDEN
+
+    def _encode_body(self, text: str, parse_special: bool) -> list[int]:
+        pattern = self._all_pattern if parse_special else self._user_pattern
+        special = self._all_tokens if parse_special else self._user_tokens
+        text = _without_surrogates(text)
+        if pattern is None:
+            return self._encode_plain(text, after_special=True)
+        ids: list[int] = []
+        at = 0
+        after_special = True
+        for match in pattern.finditer(text):
+            if match.start() > at:
+                ids += self._encode_plain(text[at : match.start()], after_special=after_special)
+            ids.append(special[match.group()])
+            after_special = True
+            at = match.end()
+        return ids + self._encode_plain(text[at:], after_special=after_special)
+
+    def _encode_plain(self, text: str, *, after_special: bool) -> list[int]:
+        if not text:
+            return []
+        if self._vocabulary.kind == "llama":
+            if self.add_space_prefix and after_special:
+                text = " " + text
+            text = text.replace(" ", SPACE)
+        return self._model.encode(text, add_special_tokens=False).ids
+
+
+class StreamDecoder:
+    """Turns tokens to text one by one, and never shows half a character.
+
+    Bytes wait until their character is whole; those that can never become one show as U+FFFD. The space that
+    SentencePiece puts before the first word is dropped, unless the tokens continue a text (`continues`).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, *, skip_special: bool = True, continues: bool = False) -> None:
+        """Begin a text of `tokenizer`."""
+        self._tokenizer = tokenizer
+        self._skip_special = skip_special
+        self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
+        self._drop_space = tokenizer.add_space_prefix and not continues
+
+    def push(self, token_id: int) -> str:
+        """Add a token; return the text that became whole, often "". Raises: IndexError for an unknown id."""
+        data = self._tokenizer.token_bytes(token_id)
+        if self._skip_special and self._tokenizer.is_hidden(token_id):
+            return ""
+        if self._drop_space and data:
+            data = data.removeprefix(b" ")
+            self._drop_space = False
+        return self._utf8.decode(data)
+
+    def flush(self) -> str:
+        """End the text; return U+FFFD where bytes of a character are missing."""
+        return self._utf8.decode(b"", final=True)
+
+
+def load_tokenizer(file: Metadata) -> Tokenizer:
+    """Build the tokenizer that a GGUF file describes.
+
+    Raises: UnsupportedModel naming the key, its value and what is expected.
+    """
+    vocabulary = read_vocabulary(file)
+    built = build_model(vocabulary, file)
+    n_tokens = len(vocabulary.tokens)
+    kind = vocabulary.kind
+    bos = _special_id(file, ("cls", "bos") if kind == "bert" else ("bos",), n_tokens, _DEFAULT_BOS.get(kind))
+    eos = _special_id(file, ("eos",), n_tokens, _DEFAULT_EOS.get(kind))
+    add_bos = read_bool(file, "tokenizer.ggml.add_bos_token", built.add_bos)
+    add_eos = read_bool(file, "tokenizer.ggml.add_eos_token", built.add_eos)
+    suffix = eos
+    if kind == "bert":
+        add_bos = add_eos = True
+        suffix = _special_id(file, ("seperator", "separator"), n_tokens, _DEFAULT_SEP[kind])
+    if add_bos and bos is None:
+        raise UnsupportedModel(
+            "the tokenizer puts a BOS token first, but tokenizer.ggml.bos_token_id names none"
+        )
+    if add_eos and suffix is None:
+        raise UnsupportedModel(
+            "the tokenizer puts an EOS token last, but tokenizer.ggml.eos_token_id names none"
+        )
+    special = SpecialIds(bos, eos, bos if add_bos else None, suffix if add_eos else None)
+    return Tokenizer(vocabulary, built.model, special, add_space_prefix=built.add_space_prefix)
+
+
+def _special_id(file: Metadata, names: Iterable[str], n_tokens: int, default: int | None) -> int | None:
+    for name in names:
+        token_id = read_token_id(file, f"tokenizer.ggml.{name}_token_id", n_tokens)
+        if token_id is not None:
+            return token_id
+    return default if default is not None and default < n_tokens else None
+
+
+def _special_texts(vocabulary: Vocabulary, types: tuple[TokenType, ...]) -> Mapping[str, int]:
+    return {text: i for i, text in enumerate(vocabulary.tokens) if vocabulary.types[i] in types}
+
+
+def _special_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
+    longest_first = sorted(texts, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+
+def _fallback_byte(text: str) -> int | None:
+    match = re.fullmatch(r"<0x([0-9A-Fa-f]{2})>", text)
+    return int(match.group(1), 16) if match else None
+
+
+def _without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which JSON can carry and UTF-8 cannot."""
+    return re.sub(r"[\ud800-\udfff]", "\ufffd", text)

@@ -1,0 +1,167 @@
+"""Build the `tokenizers` model of each kind of GGUF vocabulary.
+
+Control, unknown and unused tokens stay outside the models, so that no text merges into one.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import tokenizers
+from tokenizers import Regex, models, normalizers, pre_tokenizers
+
+from engine.errors import UnsupportedModel
+from engine.pre_tokenizers import build_pre_tokenizer, find_pre_tokenizer
+from engine.vocabulary import SPACE, Metadata, TokenType, Vocabulary, read_bool, read_token_id, read_value
+
+_PLAIN = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNDEFINED)
+_CONTINUES = "##"
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltModel:
+    """A model and what its kind does where the file says nothing."""
+
+    model: tokenizers.Tokenizer
+    add_bos: bool
+    add_eos: bool
+    add_space_prefix: bool
+
+
+def build_model(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    """Build the model for `vocabulary.kind`. Raises: UnsupportedModel."""
+    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "bert": _wordpiece, "t5": _unigram}
+    builder = builders.get(vocabulary.kind)
+    if builder is None:
+        known = ", ".join(builders)
+        raise UnsupportedModel(f"tokenizer.ggml.model is {vocabulary.kind!r}; known are {known}")
+    try:
+        return builder(vocabulary, file)
+    except UnsupportedModel:
+        raise
+    except Exception as e:  # the Rust constructors raise bare Exception
+        raise UnsupportedModel(f"the {vocabulary.kind} vocabulary cannot be built: {e}") from e
+
+
+@cache
+def byte_alphabet() -> Mapping[str, int]:
+    """Map the letters of byte-level BPE to bytes: printable ones stand for themselves, others for 256 up."""
+    letters = {}
+    n_shifted = 0
+    for byte in range(256):
+        if 0x21 <= byte <= 0x7E or 0xA1 <= byte <= 0xAC or 0xAE <= byte <= 0xFF:
+            letters[chr(byte)] = byte
+        else:
+            letters[chr(256 + n_shifted)] = byte
+            n_shifted += 1
+    return letters
+
+
+def _plain_ids(vocabulary: Vocabulary, types: Iterable[TokenType] = _PLAIN) -> dict[str, int]:
+    wanted = frozenset(types)
+    return {
+        text: i
+        for i, text in enumerate(vocabulary.tokens)
+        if vocabulary.types[i] in wanted and not any("\ud800" <= c <= "\udfff" for c in text)
+    }
+
+
+def _byte_level_bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    cuts = find_pre_tokenizer(vocabulary.pre)
+    ids = _plain_ids(vocabulary)
+    if not vocabulary.merges:
+        raise UnsupportedModel("tokenizer.ggml.merges is missing or empty in a gpt2 vocabulary")
+    merges = [(a, b) for a, b in vocabulary.merges if a in ids and b in ids and a + b in ids]
+    model = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=merges, ignore_merges=cuts.ignore_merges))
+    model.pre_tokenizer = build_pre_tokenizer(cuts)
+    add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", False)
+    return BuiltModel(model, cuts.add_bos, add_eos=False, add_space_prefix=add_space_prefix)
+
+
+def _sentencepiece_bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    if not vocabulary.scores:
+        raise UnsupportedModel("tokenizer.ggml.scores is missing in a llama vocabulary")
+    ids = _plain_ids(vocabulary)
+    merges: list[tuple[float, int, str, str]] = []
+    for text, i in ids.items():
+        merges.extend(
+            (-vocabulary.scores[i], i, text[:cut], text[cut:])
+            for cut in range(1, len(text))
+            if text[:cut] in ids and text[cut:] in ids
+        )
+    # Highest score first. Pairs that make the same token cannot share a rank here; shorter left part first.
+    merges.sort(key=lambda merge: (merge[0], merge[1]))
+    byte_ids = _plain_ids(vocabulary, (TokenType.BYTE,))
+    unknown = read_token_id(file, "tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
+    unknown_text = vocabulary.tokens[unknown if unknown is not None else 0]
+    model = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=ids | byte_ids | {unknown_text: vocabulary.tokens.index(unknown_text)},
+            merges=[(left, right) for _, _, left, right in merges],
+            unk_token=unknown_text,
+            byte_fallback=True,
+        )
+    )
+    add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", True)
+    return BuiltModel(model, add_bos=True, add_eos=False, add_space_prefix=add_space_prefix)
+
+
+def _wordpiece(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    ids: dict[str, int] = {}
+    for i, text in enumerate(vocabulary.tokens):
+        # GGUF writes the start of a word as U+2581; HF marks what continues one instead.
+        if text.startswith(SPACE):
+            ids[text[1:]] = i
+        elif vocabulary.types[i] in _PLAIN and not (text.startswith("[") and text.endswith("]")):
+            ids[_CONTINUES + text] = i
+    unknown = read_token_id(file, "tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
+    if unknown is None:
+        unknown = next((i for i, text in enumerate(vocabulary.tokens) if text == "[UNK]"), None)
+    if unknown is None:
+        raise UnsupportedModel("tokenizer.ggml.unknown_token_id is missing in a bert vocabulary")
+    unknown_text = vocabulary.tokens[unknown]
+    ids[unknown_text] = unknown
+    lowercase = read_bool(file, "tokenizer.ggml.normalizer.lowercase", True)
+    strip_accents = read_bool(file, "tokenizer.ggml.normalizer.strip_accents", lowercase)
+    model = tokenizers.Tokenizer(
+        models.WordPiece(vocab=ids, unk_token=unknown_text, max_input_chars_per_word=100)
+    )
+    model.normalizer = normalizers.BertNormalizer(
+        clean_text=True, handle_chinese_chars=True, strip_accents=strip_accents, lowercase=lowercase
+    )
+    model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return BuiltModel(model, add_bos=True, add_eos=True, add_space_prefix=True)
+
+
+def _unigram(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    if not vocabulary.scores:
+        raise UnsupportedModel("tokenizer.ggml.scores is missing in a t5 vocabulary")
+    unknown = read_token_id(file, "tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
+    # Ids are positions here, so control tokens keep theirs under a name with a space, which no piece has.
+    pieces = [
+        (text if vocabulary.types[i] in _PLAIN else f"control {i}", vocabulary.scores[i])
+        for i, text in enumerate(vocabulary.tokens)
+    ]
+    model = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2 if unknown is None else unknown))
+    steps: list[normalizers.Normalizer] = []
+    charsmap = _read_charsmap(file)
+    if charsmap:
+        steps.append(normalizers.Precompiled(charsmap))
+    if read_bool(file, "tokenizer.ggml.remove_extra_whitespaces", False):
+        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
+    model.normalizer = normalizers.Sequence(steps)
+    add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", True)
+    model.pre_tokenizer = pre_tokenizers.Metaspace(
+        replacement=SPACE, prepend_scheme="always" if add_space_prefix else "never"
+    )
+    return BuiltModel(model, add_bos=False, add_eos=True, add_space_prefix=add_space_prefix)
+
+
+def _read_charsmap(file: Metadata) -> bytes:
+    value = read_value(file, "tokenizer.ggml.precompiled_charsmap")
+    if value is None:
+        return b""
+    try:
+        return bytes(byte & 0xFF for byte in value)  # type: ignore[attr-defined]  # anything odd is a TypeError
+    except TypeError as e:
+        raise UnsupportedModel("tokenizer.ggml.precompiled_charsmap is not a list of bytes") from e
