@@ -1,0 +1,101 @@
+"""SQLite connections of the record: one writer behind a lock, one reader per thread."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+from ingest.errors import LibraryClosed, RecordError, StorageFull
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
+
+
+@contextlib.contextmanager
+def named_errors(path: Path) -> Iterator[None]:
+    """Turn SQLite's errors into ours, with the file's name."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _FULL:
+            raise StorageFull(f"cannot write {path.name}: {error}; free space or make it writable") from error
+        raise RecordError(f"{path.name}: {error}") from error
+
+
+class Connections:
+    """Own every connection to one SQLite file in WAL mode."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._local = threading.local()
+        self._all: list[sqlite3.Connection] = []
+        self._closed = False
+        with named_errors(path):
+            self._writer = self._connect()
+            self._writer.execute("PRAGMA journal_mode=WAL")
+            self._writer.execute("PRAGMA synchronous=FULL")
+            # Deleted text must not survive in free pages of the file.
+            self._writer.execute("PRAGMA secure_delete=ON")
+            self._writer.execute("PRAGMA foreign_keys=ON")
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
+        with self._lock:
+            self._all.append(connection)
+        return connection
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Yield this thread's reader inside one snapshot: all statements see one state."""
+        if self._closed:
+            raise LibraryClosed(f"{self.path.name} is closed")
+        with named_errors(self.path):
+            reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
+            if reader is None:
+                reader = self._connect()
+                reader.execute("PRAGMA query_only=ON")
+                self._local.reader = reader
+            if reader.in_transaction:
+                yield reader
+                return
+            reader.execute("BEGIN")
+            try:
+                yield reader
+            finally:
+                reader.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Yield the writer inside one transaction; any error rolls all of it back."""
+        if self._closed:
+            raise LibraryClosed(f"{self.path.name} is closed")
+        with self._lock, named_errors(self.path):
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:  # a full disk has already rolled back
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def maintaining(self) -> Iterator[sqlite3.Connection]:
+        """Yield the writer outside of any transaction, for VACUUM and checkpoints."""
+        with self._lock, named_errors(self.path):
+            yield self._writer
+
+    def close(self) -> None:
+        """Close every connection of every thread."""
+        with self._lock:
+            self._closed = True
+            for connection in self._all:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+            self._all.clear()

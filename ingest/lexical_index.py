@@ -1,0 +1,156 @@
+"""Words in tantivy: BM25 over segmented text. Derived from the record; may be deleted at any time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import unicodedata
+from typing import TYPE_CHECKING
+
+from ingest.errors import IndexDamaged
+from ingest.values import Hit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    import tantivy
+
+# A query is a question, not a document; more words than this only cost time.
+MAX_QUERY_TERMS = 64
+# tantivy refuses longer terms; base64 and the like carry no words anyway.
+MAX_TERM_BYTES = 1024
+_WRITER_BYTES = 32 * 1024 * 1024
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """Turn whatever a broken index raises into IndexDamaged, a panic of tantivy included."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, IndexDamaged):
+        raise
+    except BaseException as error:
+        raise IndexDamaged(f"tantivy: {type(error).__name__}: {error}") from error
+
+
+def segment(text: str) -> list[str]:
+    """Cut text into lower-case words, Chinese ones too; NFKC first, so that Ａ finds A and １ finds 1.
+
+    Words without any letter or digit are dropped.
+    """
+    import rjieba
+
+    normalized = unicodedata.normalize("NFKC", text).casefold()
+    return [
+        piece
+        for word in rjieba.cut_for_search(normalized)
+        for piece in word.split()
+        if any(character.isalnum() for character in piece)
+        and len(piece.encode("utf-8", "replace")) <= MAX_TERM_BYTES
+    ]
+
+
+class LexicalIndex:
+    """One tantivy index in a folder of ours."""
+
+    def __init__(self, index: tantivy.Index, schema: tantivy.Schema) -> None:
+        self._index = index
+        self._schema = schema
+        self._writer: tantivy.IndexWriter | None = None
+
+    @classmethod
+    def open(cls, folder: Path) -> LexicalIndex:
+        """Open or create the index; raises IndexDamaged."""
+        import tantivy
+
+        folder.mkdir(parents=True, exist_ok=True)
+        schema = (
+            tantivy.SchemaBuilder()
+            .add_unsigned_field("chunk_id", stored=True, indexed=True, fast=True)
+            .add_unsigned_field("collection_id", stored=False, indexed=True, fast=True)
+            # No positions: phrases are not asked for. Not stored: the record holds the text.
+            .add_text_field("words", stored=False, tokenizer_name="words", index_option="freq")
+            .build()
+        )
+        with _damage():
+            index = tantivy.Index(schema, path=str(folder))
+            index.register_tokenizer(
+                "words", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build()
+            )
+            index.config_reader("manual")
+        return cls(index, schema)
+
+    def count(self) -> int:
+        """Return the number of chunks in the index."""
+        with _damage():
+            return int(self._index.searcher().num_docs)
+
+    def _open_writer(self) -> tantivy.IndexWriter:
+        if self._writer is None:
+            self._writer = self._index.writer(heap_size=_WRITER_BYTES, num_threads=1)
+        return self._writer
+
+    def add(self, rows: Iterable[tuple[int, int, str]]) -> None:
+        """Add (chunk id, collection id, text); known ids are replaced. Visible after commit()."""
+        import tantivy
+
+        with _damage():
+            writer = self._open_writer()
+            for chunk_id, collection_id, text in rows:
+                writer.delete_documents_by_term("chunk_id", chunk_id)
+                document = tantivy.Document()
+                document.add_unsigned("chunk_id", chunk_id)
+                document.add_unsigned("collection_id", collection_id)
+                document.add_text("words", " ".join(segment(text)))
+                writer.add_document(document)
+
+    def delete(self, ids: Iterable[int]) -> None:
+        """Remove chunks; unknown ids are ignored. Gone after commit()."""
+        with _damage():
+            writer = self._open_writer()
+            for chunk_id in ids:
+                writer.delete_documents_by_term("chunk_id", chunk_id)
+
+    def commit(self) -> None:
+        """Make all changes durable and searchable."""
+        with _damage():
+            if self._writer is not None:
+                self._writer.commit()
+                self._index.reload()
+
+    def search(self, query: str, *, limit: int, collection_ids: Sequence[int] | None) -> list[Hit]:
+        """Return the best chunks by BM25; any text is a valid query, none of it is syntax."""
+        from tantivy import Occur, Query
+
+        terms = list(itertools.islice(dict.fromkeys(segment(query)), MAX_QUERY_TERMS))
+        if not terms or limit < 1 or (collection_ids is not None and not collection_ids):
+            return []
+        with _damage():
+            words = Query.boolean_query(
+                [(Occur.Should, Query.term_query(self._schema, "words", term, "freq")) for term in terms]
+            )
+            if collection_ids is not None:
+                allowed = Query.term_set_query(self._schema, "collection_id", list(collection_ids))
+                words = Query.boolean_query(
+                    [(Occur.Must, words), (Occur.Must, Query.const_score_query(allowed, 0.0))]
+                )
+            searcher = self._index.searcher()
+            found = searcher.search(words, limit=limit, count=False).hits
+            ids = searcher.fast_field_values("chunk_id", [address for _, address in found])
+        return [Hit(int(i), float(score)) for i, (score, _) in zip(ids, found, strict=True) if i is not None]
+
+    def contains(self, chunk_id: int) -> bool:
+        """Tell whether a chunk is in the index."""
+        from tantivy import Query
+
+        with _damage():
+            query = Query.term_query(self._schema, "chunk_id", chunk_id)
+            return bool(self._index.searcher().search(query, limit=1, count=False).hits)
+
+    def close(self) -> None:
+        """Wait for background merges and let go of the files."""
+        with contextlib.suppress(IndexDamaged), _damage():
+            if self._writer is not None:
+                self._writer.wait_merging_threads()
+        self._writer = None

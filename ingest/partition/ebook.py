@@ -1,0 +1,66 @@
+"""epub: a zip of XHTML parts, read in the order of its spine."""
+
+from __future__ import annotations
+
+import posixpath
+import zipfile
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from ingest.errors import PartitionError
+from ingest.partition import unstructured_api
+from ingest.partition.decoding import decode
+from ingest.partition.limits import check_archive
+
+if TYPE_CHECKING:
+    from ingest.partition.limits import Limits
+    from ingest.values import Element
+
+_NAMES = {
+    "container": "urn:oasis:names:tc:opendocument:xmlns:container",
+    "opf": "http://www.idpf.org/2007/opf",
+}
+
+
+def read_epub(file: IO[bytes], limits: Limits) -> list[Element]:
+    """Read an e-book without pandoc."""
+    check_archive(file, limits)
+    elements: list[Element] = []
+    with zipfile.ZipFile(file) as archive:
+        for name in _spine(archive):
+            if name in archive.NameToInfo:
+                elements += unstructured_api.read_html(_without_declaration(decode(archive.read(name))))
+    return elements
+
+
+def _spine(archive: zipfile.ZipFile) -> list[str]:
+    """Return the names of the text parts in reading order."""
+    container = _xml(archive, "META-INF/container.xml")
+    roots = container.xpath("//container:rootfile/@full-path", namespaces=_NAMES)
+    if not roots:
+        raise PartitionError("META-INF/container.xml names no package file: not a complete e-book")
+    package = _xml(archive, str(roots[0]))
+    folder = posixpath.dirname(str(roots[0]))
+    parts = {
+        item.get("id"): posixpath.normpath(posixpath.join(folder, unquote(item.get("href", ""))))
+        for item in package.xpath("//opf:manifest/opf:item", namespaces=_NAMES)
+        if "html" in item.get("media-type", "")
+    }
+    order = package.xpath("//opf:spine/opf:itemref/@idref", namespaces=_NAMES)
+    return [parts[reference] for reference in order if reference in parts]
+
+
+def _xml(archive: zipfile.ZipFile, name: str) -> Any:
+    from lxml import etree  # type: ignore[import-untyped] # it has no stubs
+
+    try:
+        data = archive.read(name)
+    except KeyError as error:
+        raise PartitionError(f"{name} is missing: not a complete e-book") from error
+    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False)
+    return etree.fromstring(data, parser)
+
+
+def _without_declaration(text: str) -> str:
+    # lxml refuses a str that declares its encoding.
+    return text.split("?>", 1)[1] if text.lstrip("\ufeff \r\n").startswith("<?xml") and "?>" in text else text

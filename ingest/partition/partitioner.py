@@ -1,0 +1,174 @@
+"""The parent's side of partitioning: start the child, hand it descriptors, end it when it must."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ingest.errors
+from ingest.errors import LimitExceeded, PartitionCrashed, PartitionError, UnsupportedFormat
+from ingest.partition import formats
+from ingest.partition.limits import Limits
+from ingest.values import Element
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+# A child lives for a batch: readers leak, and a fresh one costs a second of imports.
+DOCUMENTS_PER_CHILD = 200
+_START_SECONDS = 60.0
+_ANSWER_BYTES = 1 << 30
+
+
+class Partitioner:
+    """Partition documents one after the other in a child process; not for several threads at once."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self.protections: dict[str, bool] = {}
+        self._child: subprocess.Popen[bytes] | None = None
+        self._channel: socket.socket | None = None
+        self._folder: str | None = None
+        self._n_documents = 0
+
+    def __enter__(self) -> Partitioner:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def partition(self, descriptor: int, *, suffix: str) -> list[Element]:
+        """Read the open file; raises PartitionError with a reason, whatever the file does to the child."""
+        if not formats.supported(suffix):
+            raise UnsupportedFormat(f"no reader for {suffix or 'files without a suffix'}")
+        size = os.fstat(descriptor).st_size
+        if size > self.limits.file_bytes:
+            raise LimitExceeded(f"is {size} bytes long; the limit is {self.limits.file_bytes}")
+        if self._n_documents >= DOCUMENTS_PER_CHILD:
+            self.close()
+        channel = self._start()
+        self._n_documents += 1
+        deadline = time.monotonic() + self.limits.wall_seconds
+        try:
+            socket.send_fds(channel, [json.dumps({"suffix": suffix}).encode()], [descriptor])
+            answer = self._receive(channel, deadline)
+        except (TimeoutError, EOFError, ConnectionError) as error:
+            raise PartitionCrashed(self._autopsy(error)) from None
+        if answer.get("exit"):
+            self.close()
+        if "error" in answer:
+            kind = getattr(ingest.errors, answer["error"], PartitionError)
+            raise kind(answer["reason"])
+        return [Element(*fields) for fields in answer["elements"]]
+
+    def close(self) -> None:
+        """End the child and remove its folder."""
+        if self._channel is not None:
+            self._channel.close()
+        if self._child is not None:
+            # It ends by itself when the socket closes; what hangs in a document is killed.
+            self._child.kill()
+            self._child.wait()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._child = self._channel = self._folder = None
+        self._n_documents = 0
+
+    def _start(self) -> socket.socket:
+        if self._channel is not None:
+            return self._channel
+        self._folder = tempfile.mkdtemp(prefix="quarry-partition-")
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # -I: nothing from the environment or the current folder is imported. The package's own folder
+            # is named, because a source tree need not be installed.
+            program = (
+                "import sys; sys.path.insert(0, sys.argv.pop(1));"
+                " from ingest.partition import child; child.start()"
+            )
+            root = str(Path(ingest.errors.__file__).resolve().parent.parent)
+            limits = json.dumps(dataclasses.asdict(self.limits))
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", "-B", "-c", program, root, str(theirs.fileno()), self._folder, limits],
+                env=_environment(self._folder),
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,  # may quote the document
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self._channel = ours
+        try:
+            self.protections = self._receive(ours, time.monotonic() + _START_SECONDS)["protections"]
+        except (TimeoutError, EOFError, ConnectionError) as error:
+            raise PartitionCrashed(f"the reader's process does not start: {self._autopsy(error)}") from None
+        return ours
+
+    def _receive(self, channel: socket.socket, deadline: float) -> dict[str, Any]:
+        length = int.from_bytes(_exactly(channel, 4, deadline), "big")
+        if length > _ANSWER_BYTES:
+            raise EOFError("the reader's answer is too long")
+        answer: dict[str, Any] = json.loads(_exactly(channel, length, deadline))
+        return answer
+
+    def _autopsy(self, error: BaseException) -> str:
+        """Say why the child gave no answer, and clear it away."""
+        child = self._child
+        if isinstance(error, TimeoutError) or child is None:
+            self.close()
+            return f"took longer than {self.limits.wall_seconds:g} s"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(5)
+        code = child.returncode
+        self.close()
+        if code == -signal.SIGXCPU:
+            return f"used more than {self.limits.cpu_seconds} s of processor time"
+        if code == -signal.SIGXFSZ:
+            return f"wrote more than {self.limits.written_bytes} bytes"
+        if code is not None and code < 0:
+            return f"the reader's process was ended by {signal.Signals(-code).name}"
+        return f"the reader's process ended with status {code}"
+
+
+def _exactly(channel: socket.socket, n: int, deadline: float) -> bytes:
+    data = bytearray()
+    while len(data) < n:
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        channel.settimeout(remaining)
+        piece = channel.recv(min(n - len(data), 1 << 20))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+def _environment(folder: str) -> dict[str, str]:
+    """Return all that the child sees of the environment."""
+    return {
+        "DO_NOT_TRACK": "1",
+        "SCARF_NO_ANALYTICS": "true",
+        "TMPDIR": folder,
+        "HOME": folder,
+        "PATH": os.defpath,
+        "LC_ALL": "C.UTF-8",
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        # Fewer arenas: address space is limited, and each arena reserves 64 MiB of it.
+        "MALLOC_ARENA_MAX": "2",
+    }

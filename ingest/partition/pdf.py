@@ -1,0 +1,132 @@
+"""pdf, by PDFium: unstructured's own path needs torch even for plain text."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+from dataclasses import dataclass
+from typing import IO, TYPE_CHECKING
+
+from ingest.errors import LimitExceeded, PartitionError
+from ingest.partition.headings import is_heading
+from ingest.values import Element
+
+if TYPE_CHECKING:
+    import pypdfium2  # type: ignore[import-untyped] # it has no stubs
+
+    from ingest.partition.limits import Limits
+
+_SENTENCE_ENDS = '。！？；….!?;:：”’」』"'
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    text: str
+    size: float
+    page: int
+
+
+def read_pdf(file: IO[bytes], limits: Limits) -> list[Element]:
+    """Read the text layer, page by page; headings are lines in a clearly larger type."""
+    import pypdfium2
+
+    try:
+        document = pypdfium2.PdfDocument(file.read(limits.file_bytes))
+    except pypdfium2.PdfiumError as error:
+        wants_password = "password" in str(error).lower()
+        reason = "protected by a password" if wants_password else f"not a readable PDF ({error})"
+        raise PartitionError(reason) from error
+    lines: list[_Line] = []
+    n_characters = 0
+    n_pages = len(document)
+    for number in range(n_pages):
+        page_lines = _page_lines(document, number)
+        n_characters += sum(len(line.text) for line in page_lines)
+        if n_characters > limits.text_characters:
+            raise LimitExceeded(f"more than {limits.text_characters} characters of text")
+        lines += page_lines
+    if not lines:
+        raise PartitionError(f"no text on its {n_pages} pages: a scan needs OCR, which this version has not")
+    return _paragraphs(lines)
+
+
+def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:
+    """Return a page's lines with the type size of their first character."""
+    import pypdfium2.raw as pdfium  # type: ignore[import-untyped] # it has no stubs
+
+    page = document[number]
+    text_page = page.get_textpage()
+    n = text_page.count_chars()
+    # By index, not as one string: sizes are asked for by character index, and PDFium's string may differ.
+    buffer = (ctypes.c_ushort * (n + 1))()
+    pdfium.FPDFText_GetText(text_page.raw, 0, n, buffer)
+    text = bytes(buffer)[: 2 * n].decode("utf-16-le", errors="surrogatepass")
+    lines: list[_Line] = []
+    start = 0
+    for piece in text.split("\n"):
+        clean = _clean(piece)
+        if clean:
+            size = float(pdfium.FPDFText_GetFontSize(text_page.raw, start))
+            # Some producers write size 1 and scale the page: the height of the glyph's box tells then.
+            lines.append(_Line(clean, size if size > 1.5 else _box_height(text_page, start), number + 1))
+        start += len(piece) + 1
+    text_page.close()
+    page.close()
+    return lines
+
+
+def _box_height(text_page: pypdfium2.PdfTextPage, index: int) -> float:
+    _, bottom, _, top = text_page.get_charbox(index, loose=True)
+    return float(top - bottom)
+
+
+def _clean(text: str) -> str:
+    # U+0002 and U+FFFE are PDFium's marks for a hyphen at the end of a line.
+    kept = text.replace("\x02", "\u00ad").replace("\ufffe", "\u00ad")
+    return (
+        "".join(c for c in kept if c == "\u00ad" or c >= " ")
+        .strip("\u3000 \x7f")
+        .encode("utf-8", "ignore")
+        .decode()
+    )
+
+
+def _paragraphs(lines: list[_Line]) -> list[Element]:
+    """Join lines into paragraphs and tell headings from them."""
+    body = statistics.median(line.size for line in lines)
+    full = statistics.quantiles([len(line.text) for line in lines], n=10)[8] if len(lines) > 1 else 0
+    elements: list[Element] = []
+    pending: list[_Line] = []
+
+    def flush() -> None:
+        if pending:
+            text = _join([line.text for line in pending])
+            larger = pending[0].size > 1.15 * body
+            heading = larger and is_heading(text)
+            level = (0 if pending[0].size > 1.5 * body else 1) if heading else None
+            kind = "Title" if heading else "NarrativeText"
+            elements.append(Element(kind, text, level=level, page=pending[0].page))
+            pending.clear()
+
+    for line in lines:
+        if pending:
+            last = pending[-1]
+            ended = last.text[-1] in _SENTENCE_ENDS and len(last.text) < 0.85 * full
+            if abs(last.size - line.size) > 0.1 * body or ended or last.page != line.page:
+                flush()
+        pending.append(line)
+    flush()
+    return elements
+
+
+def _join(lines: list[str]) -> str:
+    """Join lines: Chinese without a space, a hyphenated word without its hyphen."""
+    text = lines[0]
+    for line in lines[1:]:
+        if text.endswith("\u00ad"):
+            text = text[:-1] + line
+        elif ord(text[-1]) >= 0x2E80 and ord(line[0]) >= 0x2E80:
+            text += line
+        else:
+            text += " " + line
+    return text.replace("\u00ad", "-")

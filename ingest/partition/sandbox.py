@@ -1,0 +1,86 @@
+"""What the child process gives up before it looks at a document."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingest.partition.limits import Limits
+
+_CLONE_NEWUSER = 0x10000000
+_CLONE_NEWNET = 0x40000000
+_WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_FORBIDDEN = (
+    "socket.__new__", "socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo",
+    "socket.gethostbyname", "socket.gethostbyaddr", "subprocess.Popen", "os.system", "os.exec",
+    "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "pty.spawn",
+)  # fmt: skip
+_CHANGES = (
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.mkdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+)
+
+
+def enter(limits: Limits, folder: str) -> dict[str, bool]:
+    """Confine this process to `folder`, without network; return which protections are active."""
+    os.chdir(folder)
+    return {
+        "limits": _limit(limits),
+        "network_namespace": _leave_network(),
+        "audit_hook": _watch(folder),
+    }
+
+
+def allow_cpu(limits: Limits) -> None:
+    """Give the next document its CPU seconds; over them the kernel ends the process."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    seconds = int(usage.ru_utime + usage.ru_stime) + limits.cpu_seconds + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, resource.RLIM_INFINITY))
+
+
+def _limit(limits: Limits) -> bool:
+    resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limits.written_bytes, limits.written_bytes))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return True
+
+
+def _leave_network() -> bool:
+    """Move into a network namespace that has no interface; not every kernel permits it."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    unshare = getattr(libc, "unshare", None)
+    return unshare is not None and unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0
+
+
+def _watch(folder: str) -> bool:
+    """Refuse, from Python, sockets, processes and every write outside `folder`."""
+    root = os.path.realpath(folder) + os.sep
+
+    def inside(path: object) -> bool:
+        if isinstance(path, int):
+            return True
+        name = os.fsdecode(path) if isinstance(path, (str, bytes)) else str(path)
+        return name == os.devnull or os.path.realpath(name).startswith(root)
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open":
+            path, _, flags = arguments
+            if isinstance(flags, int) and flags & _WRITE_FLAGS and not inside(path):
+                raise PermissionError("a document's reader may write only into its own temporary folder")
+        elif event in _FORBIDDEN:
+            raise PermissionError(f"a document's reader may not use {event}")
+        elif event in _CHANGES and not all(inside(a) for a in arguments if isinstance(a, (str, bytes))):
+            raise PermissionError("a document's reader may change only its own temporary folder")
+
+    sys.addaudithook(hook)
+    return True

@@ -1,0 +1,520 @@
+"""The record: one SQLite file that holds the truth; Chroma and tantivy are derived from it."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections import defaultdict
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from ingest.connection import Connections, named_errors
+from ingest.errors import EmbedderMismatch
+from ingest.schema import migrate
+from ingest.values import (
+    Chunk,
+    ChunkDraft,
+    CollectionInfo,
+    DocumentInfo,
+    DocumentState,
+    FileFacts,
+    KnownFile,
+    NewVersion,
+    embedding_text,
+)
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_CHUNK_COLUMNS = """
+    SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens
+    FROM chunks c JOIN versions v ON v.id = c.version_id
+    JOIN documents d ON d.id = v.document_id JOIN collections k ON k.id = d.collection_id
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class IndexOperation:
+    """One step that the derived indexes still have to take."""
+
+    seq: int
+    chunk_id: int
+    collection_id: int
+    operation: Literal["add", "remove"]
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedChunk:
+    """What the derived indexes need of a chunk; vector is None until it is embedded."""
+
+    chunk_id: int
+    collection_id: int
+    text: str
+    vector: NDArray[np.float32] | None
+
+
+class Record:
+    """Read and write the record; safe from any thread, writes one after the other."""
+
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+
+    @classmethod
+    def open(cls, path: Path) -> Record:
+        """Open or create the record at `path`; raises RecordError, RecordTooNew or StorageFull."""
+        connections = Connections(path)
+        try:
+            with connections.maintaining() as writer:
+                migrate(writer)
+        except BaseException:
+            connections.close()
+            raise
+        return cls(connections)
+
+    def close(self) -> None:
+        """Close the file; later calls raise LibraryClosed."""
+        self._connections.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Let all reads inside see one state, whatever is published meanwhile."""
+        with self._connections.reading():
+            yield
+
+    # --- chunks -------------------------------------------------------------------------------------
+
+    def chunks(self, ids: Sequence[int]) -> list[Chunk]:
+        """Return the visible chunks in the order of `ids`; one snapshot, so never two versions."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                _CHUNK_COLUMNS + "WHERE c.id IN (SELECT value FROM json_each(?))",  # noqa: S608 - two literals
+                (json.dumps([int(i) for i in ids]),),
+            ).fetchall()
+        found = {row[0]: _chunk(row) for row in rows}
+        return [found[i] for i in ids if i in found]
+
+    def neighbours(self, chunk_id: int, *, before: int, after: int) -> list[Chunk]:
+        """Return the chunk with up to `before` and `after` others of its document, in reading order."""
+        with self._connections.reading() as reader:
+            place = reader.execute(
+                "SELECT version_id, ordinal FROM chunks WHERE id = ?", (int(chunk_id),)
+            ).fetchone()
+            if place is None:
+                return []
+            rows = reader.execute(
+                f"{_CHUNK_COLUMNS} WHERE c.version_id = ? AND c.ordinal BETWEEN ? AND ? ORDER BY c.ordinal",
+                (place[0], place[1] - before, place[1] + after),
+            ).fetchall()
+        return [_chunk(row) for row in rows]
+
+    def document_chunks(self, document_id: int) -> list[Chunk]:
+        """Return all visible chunks of a document, in reading order."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                f"{_CHUNK_COLUMNS} WHERE d.id = ? ORDER BY c.ordinal", (document_id,)
+            ).fetchall()
+        return [_chunk(row) for row in rows]
+
+    def visible(self, ids: Iterable[int], collections: frozenset[str] | None = None) -> set[int]:
+        """Return those of `ids` that are visible, and in one of `collections` where given."""
+        names = None if collections is None else json.dumps(sorted(collections))
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                """SELECT c.id FROM chunks c JOIN versions v ON v.id = c.version_id
+                JOIN documents d ON d.id = v.document_id JOIN collections k ON k.id = d.collection_id
+                WHERE c.id IN (SELECT value FROM json_each(?))
+                AND (? IS NULL OR k.name IN (SELECT value FROM json_each(?)))""",
+                (json.dumps([int(i) for i in ids]), names, names),
+            ).fetchall()
+        return {row[0] for row in rows}
+
+    # --- documents ----------------------------------------------------------------------------------
+
+    def collections(self) -> list[CollectionInfo]:
+        """Return the collections that hold at least one document, by name."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                """SELECT k.name, count(DISTINCT d.id), count(c.id) FROM collections k
+                JOIN documents d ON d.collection_id = k.id LEFT JOIN versions v ON v.document_id = d.id
+                LEFT JOIN chunks c ON c.version_id = v.id GROUP BY k.id ORDER BY k.name"""
+            ).fetchall()
+        return [CollectionInfo(*row) for row in rows]
+
+    def collection_ids(self, names: frozenset[str] | None = None) -> list[int]:
+        """Return the ids of the named collections, or of all."""
+        with self._connections.reading() as reader:
+            rows = reader.execute("SELECT id, name FROM collections ORDER BY id").fetchall()
+        return [row[0] for row in rows if names is None or row[1] in names]
+
+    def documents(self) -> list[DocumentInfo]:
+        """Return every document with its state, by path."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                """SELECT d.id, d.path, k.name, coalesce(v.title, ''), d.state, coalesce(v.number, 0),
+                count(c.id), coalesce(sum(c.n_tokens), 0), d.reason, d.attempts, d.size, d.mtime_ns
+                FROM documents d JOIN collections k ON k.id = d.collection_id
+                LEFT JOIN versions v ON v.document_id = d.id LEFT JOIN chunks c ON c.version_id = v.id
+                GROUP BY d.id ORDER BY d.path"""
+            ).fetchall()
+        return [DocumentInfo(*row) for row in rows]
+
+    def known_files(self) -> dict[str, KnownFile]:
+        """Return what was last seen of every file, by path."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT id, path, size, mtime_ns, inode, sha256, state, attempts FROM documents"
+            ).fetchall()
+        return {
+            row[1]: KnownFile(row[0], row[1], FileFacts(*row[2:5]), row[5], row[6], row[7]) for row in rows
+        }
+
+    def publish(self, new: NewVersion) -> int:
+        """Make a new version visible and the old one invisible in one transaction; return the document's id.
+
+        A chunk whose text and headings did not change keeps its id, so the indexes need not touch it.
+        """
+        with self._connections.writing() as writer:
+            document_id, moved_from = _upsert_document(
+                writer, new.path, new.collection, new.facts, new.sha256, "indexed", None, 0
+            )
+            if moved_from is not None:
+                _queue_document(writer, document_id, moved_from, "remove")
+            collection_id = _collection_id(writer, new.collection)
+            old = writer.execute(
+                "SELECT id, number FROM versions WHERE document_id = ?", (document_id,)
+            ).fetchone()
+            created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            if old is None:
+                version_id = writer.execute(
+                    "INSERT INTO versions (document_id, number, sha256, title, created_at)"
+                    " VALUES (?, 1, ?, ?, ?)",
+                    (document_id, new.sha256, new.title, created_at),
+                ).lastrowid
+            else:
+                version_id = old[0]
+                writer.execute(
+                    "UPDATE versions SET number = ?, sha256 = ?, title = ?, created_at = ? WHERE id = ?",
+                    (old[1] + 1, new.sha256, new.title, created_at, version_id),
+                )
+            if version_id is None:
+                raise AssertionError("SQLite returned no row id for an inserted version")
+            _replace_chunks(writer, version_id, collection_id, new.chunks, reindex=moved_from is not None)
+        return document_id
+
+    def move(self, document_id: int, path: str, collection: str, facts: FileFacts) -> None:
+        """Give a document its new path; text, chunks and vectors stay."""
+        with self._connections.writing() as writer:
+            (old,) = writer.execute(
+                "SELECT collection_id FROM documents WHERE id = ?", (document_id,)
+            ).fetchone()
+            new = _collection_id(writer, collection)
+            if old != new:
+                _queue_document(writer, document_id, old, "remove")
+                _queue_document(writer, document_id, new, "add")
+            writer.execute(
+                "UPDATE documents SET path = ?, collection_id = ?, size = ?, mtime_ns = ?, inode = ?"
+                " WHERE id = ?",
+                (path, new, facts.size, facts.mtime_ns, facts.inode, document_id),
+            )
+
+    def touch(self, document_id: int, facts: FileFacts) -> None:
+        """Note new file facts of unchanged content."""
+        with self._connections.writing() as writer:
+            writer.execute(
+                "UPDATE documents SET size = ?, mtime_ns = ?, inode = ? WHERE id = ?",
+                (facts.size, facts.mtime_ns, facts.inode, document_id),
+            )
+
+    def fail(
+        self, path: str, collection: str, facts: FileFacts, sha256: bytes, reason: str, *, final: bool
+    ) -> DocumentState:
+        """Note that a file could not be read; the last good version, if any, stays visible.
+
+        The third failure on the same content, or a `final` one, is quarantined until the file changes.
+        """
+        with self._connections.writing() as writer:
+            row = writer.execute("SELECT sha256, attempts FROM documents WHERE path = ?", (path,)).fetchone()
+            attempts = row[1] + 1 if row is not None and row[0] == sha256 else 1
+            state: DocumentState = "quarantined" if final or attempts >= 3 else "failed"
+            _upsert_document(writer, path, collection, facts, sha256, state, reason, attempts)
+        return state
+
+    def retry(self, path: str) -> bool:
+        """Take a document out of quarantine; False when there is none at this path."""
+        with self._connections.writing() as writer:
+            return bool(
+                writer.execute(
+                    "UPDATE documents SET state = 'failed', attempts = 0"
+                    " WHERE path = ? AND state != 'indexed'",
+                    (path,),
+                ).rowcount
+            )
+
+    def delete(self, document_ids: Sequence[int]) -> None:
+        """Remove documents with all that was made of them, vectors included."""
+        with self._connections.writing() as writer:
+            for document_id in document_ids:
+                (collection_id,) = writer.execute(
+                    "SELECT collection_id FROM documents WHERE id = ?", (document_id,)
+                ).fetchone()
+                _queue_document(writer, document_id, collection_id, "remove")
+                writer.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+
+    # --- vectors ------------------------------------------------------------------------------------
+
+    def embedder_id(self, fingerprint: str, dimension: int) -> int:
+        """Return the number under which vectors of this fingerprint are kept."""
+        with self._connections.writing() as writer:
+            writer.execute(
+                "INSERT OR IGNORE INTO embedders (fingerprint, dimension) VALUES (?, ?)",
+                (fingerprint, dimension),
+            )
+            row = writer.execute(
+                "SELECT id, dimension FROM embedders WHERE fingerprint = ?", (fingerprint,)
+            ).fetchone()
+        if row[1] != dimension:
+            raise EmbedderMismatch(
+                f"the embedder gives {dimension} numbers a vector; the record has {row[1]}"
+            )
+        return int(row[0])
+
+    def missing_vectors(self, embedder_id: int, hashes: Sequence[bytes]) -> set[bytes]:
+        """Return those of `hashes` that have no vector yet."""
+        with self._connections.reading() as reader:
+            return {
+                h
+                for h in set(hashes)
+                if reader.execute(
+                    "SELECT 1 FROM vectors WHERE embedder_id = ? AND text_hash = ?", (embedder_id, h)
+                ).fetchone()
+                is None
+            }
+
+    def store_vectors(self, embedder_id: int, hashes: Sequence[bytes], vectors: NDArray[np.float32]) -> None:
+        """Keep one float32 vector per text hash; raises EmbedderMismatch on another shape."""
+        with self._connections.writing() as writer:
+            (dimension,) = writer.execute(
+                "SELECT dimension FROM embedders WHERE id = ?", (embedder_id,)
+            ).fetchone()
+            if vectors.shape != (len(hashes), dimension):
+                raise EmbedderMismatch(f"got vectors {vectors.shape}, expected ({len(hashes)}, {dimension})")
+            rows = np.ascontiguousarray(vectors, dtype="<f4")
+            writer.executemany(
+                "INSERT OR REPLACE INTO vectors (embedder_id, text_hash, vector) VALUES (?, ?, ?)",
+                [(embedder_id, h, row.tobytes()) for h, row in zip(hashes, rows, strict=True)],
+            )
+
+    def drop_unused(self, keep_embedder: int) -> None:
+        """Delete vectors of other embedders and of texts that no chunk has, and empty collections."""
+        with self._connections.writing() as writer:
+            writer.execute(
+                "DELETE FROM vectors WHERE embedder_id != ?"
+                " OR text_hash NOT IN (SELECT text_hash FROM chunks)",
+                (keep_embedder,),
+            )
+            writer.execute("DELETE FROM embedders WHERE id != ?", (keep_embedder,))
+            writer.execute("DELETE FROM collections WHERE id NOT IN (SELECT collection_id FROM documents)")
+
+    # --- the derived indexes ------------------------------------------------------------------------
+
+    def meta(self, key: str) -> str | None:
+        """Return a note of the library's own, None when absent."""
+        with self._connections.reading() as reader:
+            row = reader.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_meta(self, **notes: str) -> None:
+        """Write notes in one transaction."""
+        with self._connections.writing() as writer:
+            writer.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", list(notes.items()))
+
+    def queue_after(self, seq: int, *, limit: int) -> list[IndexOperation]:
+        """Return the next index operations, oldest first."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT seq, chunk_id, collection_id, operation FROM index_queue"
+                " WHERE seq > ? ORDER BY seq LIMIT ?",
+                (seq, limit),
+            ).fetchall()
+        return [IndexOperation(*row) for row in rows]
+
+    def last_seq(self) -> int:
+        """Return the number of the newest index operation ever queued."""
+        with self._connections.reading() as reader:
+            row = reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'index_queue'").fetchone()
+        return 0 if row is None else int(row[0])
+
+    def prune_queue(self, seq: int) -> None:
+        """Forget the operations up to `seq`."""
+        with self._connections.writing() as writer:
+            writer.execute("DELETE FROM index_queue WHERE seq <= ?", (seq,))
+
+    def indexed_chunks(self, embedder_id: int, ids: Sequence[int]) -> list[IndexedChunk]:
+        """Return those of `ids` that are visible, with their current collection."""
+        return self._indexed(
+            embedder_id, "c.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids)), -1
+        )
+
+    def indexed_chunks_after(self, embedder_id: int, chunk_id: int, *, limit: int) -> list[IndexedChunk]:
+        """Return the next visible chunks by id, for rebuilding."""
+        return self._indexed(embedder_id, "c.id > ?", chunk_id, limit)
+
+    def _indexed(self, embedder_id: int, where: str, value: object, limit: int) -> list[IndexedChunk]:
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                f"""SELECT c.id, d.collection_id, c.heading_path, c.text, e.vector
+                FROM chunks c JOIN versions v ON v.id = c.version_id
+                JOIN documents d ON d.id = v.document_id
+                LEFT JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
+                WHERE {where} ORDER BY c.id LIMIT ?""",  # noqa: S608 - both conditions are literals above
+                (embedder_id, value, limit),
+            ).fetchall()
+        return [
+            IndexedChunk(
+                row[0],
+                row[1],
+                embedding_text(tuple(json.loads(row[2])), row[3]),
+                None if row[4] is None else np.frombuffer(row[4], dtype="<f4"),
+            )
+            for row in rows
+        ]
+
+    def chunk_counts(self) -> dict[int, int]:
+        """Return the number of visible chunks by collection id."""
+        with self._connections.reading() as reader:
+            return dict(
+                reader.execute(
+                    """SELECT d.collection_id, count(*) FROM chunks c JOIN versions v ON v.id = c.version_id
+                    JOIN documents d ON d.id = v.document_id GROUP BY d.collection_id"""
+                ).fetchall()
+            )
+
+    def sample_chunks(self, n: int) -> list[int]:
+        """Return up to `n` random visible chunk ids."""
+        with self._connections.reading() as reader:
+            rows = reader.execute("SELECT id FROM chunks ORDER BY random() LIMIT ?", (n,)).fetchall()
+        return [row[0] for row in rows]
+
+    # --- upkeep -------------------------------------------------------------------------------------
+
+    def compact(self) -> None:
+        """Rewrite the file and empty its log, so that deleted bytes are gone from the disk's files."""
+        with self._connections.maintaining() as writer:
+            writer.execute("VACUUM")
+            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def check(self) -> str | None:
+        """Return what SQLite finds wrong with the file, None when nothing."""
+        with self._connections.reading() as reader, named_errors(self._connections.path):
+            row = reader.execute("PRAGMA quick_check(1)").fetchone()
+        return None if row[0] == "ok" else str(row[0])
+
+
+def _chunk(row: tuple[int, int, str, str, str, int, str, int | None, str, int]) -> Chunk:
+    return Chunk(
+        id=row[0],
+        document_id=row[1],
+        path=row[2],
+        title=row[3],
+        collection=row[4],
+        ordinal=row[5],
+        heading_path=tuple(json.loads(row[6])),
+        page=row[7],
+        text=row[8],
+        n_tokens=row[9],
+    )
+
+
+def _collection_id(writer: sqlite3.Connection, name: str) -> int:
+    writer.execute("INSERT OR IGNORE INTO collections (name) VALUES (?)", (name,))
+    (collection_id,) = writer.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchone()
+    return int(collection_id)
+
+
+def _upsert_document(
+    writer: sqlite3.Connection,
+    path: str,
+    collection: str,
+    facts: FileFacts,
+    sha256: bytes,
+    state: DocumentState,
+    reason: str | None,
+    attempts: int,
+) -> tuple[int, int | None]:
+    """Write the document's row; return its id, and its old collection when that differs."""
+    collection_id = _collection_id(writer, collection)
+    old = writer.execute("SELECT id, collection_id FROM documents WHERE path = ?", (path,)).fetchone()
+    values = (collection_id, facts.size, facts.mtime_ns, facts.inode, sha256, state, reason, attempts, path)
+    if old is None:
+        writer.execute(
+            "INSERT INTO documents (collection_id, size, mtime_ns, inode, sha256, state, reason, attempts,"
+            " path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            values,
+        )
+    else:
+        writer.execute(
+            "UPDATE documents SET collection_id = ?, size = ?, mtime_ns = ?, inode = ?, sha256 = ?,"
+            " state = ?, reason = ?, attempts = ? WHERE path = ?",
+            values,
+        )
+    (document_id,) = writer.execute("SELECT id FROM documents WHERE path = ?", (path,)).fetchone()
+    return int(document_id), None if old is None or old[1] == collection_id else int(old[1])
+
+
+def _queue_document(writer: sqlite3.Connection, document_id: int, collection_id: int, operation: str) -> None:
+    writer.execute(
+        "INSERT INTO index_queue (chunk_id, collection_id, operation)"
+        " SELECT c.id, ?, ? FROM chunks c JOIN versions v ON v.id = c.version_id WHERE v.document_id = ?",
+        (collection_id, operation, document_id),
+    )
+
+
+def _replace_chunks(
+    writer: sqlite3.Connection,
+    version_id: int,
+    collection_id: int,
+    drafts: Sequence[ChunkDraft],
+    *,
+    reindex: bool,
+) -> None:
+    """Turn the version's chunks into `drafts`; equal ones keep their row, others are queued for indexing."""
+    kept: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for chunk_id, headings, text in writer.execute(
+        "SELECT id, heading_path, text FROM chunks WHERE version_id = ? ORDER BY ordinal DESC", (version_id,)
+    ):
+        kept[headings, text].append(chunk_id)
+    queue: list[tuple[int, int, str]] = []
+    for ordinal, draft in enumerate(drafts):
+        headings = json.dumps(draft.heading_path, ensure_ascii=False)
+        same = kept.get((headings, draft.text))
+        place = (ordinal, draft.n_tokens, draft.page, draft.start, draft.end)
+        if same:
+            chunk_id = same.pop()
+            writer.execute(
+                "UPDATE chunks SET ordinal = ?, n_tokens = ?, page = ?, start_offset = ?, end_offset = ?"
+                " WHERE id = ?",
+                (*place, chunk_id),
+            )
+            if not reindex:
+                continue
+        else:
+            inserted = writer.execute(
+                "INSERT INTO chunks (ordinal, n_tokens, page, start_offset, end_offset, version_id, text,"
+                " text_hash, heading_path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*place, version_id, draft.text, draft.text_hash, headings),
+            ).lastrowid
+            if inserted is None:
+                raise AssertionError("SQLite returned no row id for an inserted chunk")
+            chunk_id = inserted
+        queue.append((chunk_id, collection_id, "add"))
+    gone = [chunk_id for ids in kept.values() for chunk_id in ids]
+    writer.executemany("DELETE FROM chunks WHERE id = ?", [(chunk_id,) for chunk_id in gone])
+    queue += [(chunk_id, collection_id, "remove") for chunk_id in gone]
+    writer.executemany("INSERT INTO index_queue (chunk_id, collection_id, operation) VALUES (?, ?, ?)", queue)

@@ -1,0 +1,137 @@
+"""What ingestion hands around and hands out: frozen values, no behaviour."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+DocumentState = Literal["indexed", "failed", "quarantined"]
+
+
+@dataclass(frozen=True, slots=True)
+class Element:
+    """One structural piece of a document, in reading order.
+
+    kind: unstructured's category (Title, NarrativeText, ListItem, Table, CodeSnippet, ...).
+    level: 0 for the outermost heading; None for what is not a heading.
+    page: counted from 1 (page, slide); None where the format has none.
+    """
+
+    kind: str
+    text: str
+    level: int | None = None
+    page: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkDraft:
+    """A chunk before it has an id.
+
+    start, end: character offsets in the document's extracted text (its elements joined by a blank line).
+    n_tokens: of `embedding_text`, special tokens not counted.
+    """
+
+    text: str
+    heading_path: tuple[str, ...]
+    page: int | None
+    n_tokens: int
+    start: int
+    end: int
+
+    @property
+    def embedding_text(self) -> str:
+        """The text that is embedded and indexed: heading path, blank line, text."""
+        return embedding_text(self.heading_path, self.text)
+
+    @property
+    def text_hash(self) -> bytes:
+        """The key of the chunk's vector."""
+        return hashlib.sha256(self.embedding_text.encode()).digest()
+
+
+def embedding_text(heading_path: tuple[str, ...], text: str) -> str:
+    """Prepend the heading path, so that a passage is found by the section it stands in."""
+    return f"{' > '.join(heading_path)}\n\n{text}" if heading_path else text
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A visible chunk, as stored."""
+
+    id: int
+    document_id: int
+    path: str
+    title: str
+    collection: str
+    ordinal: int
+    heading_path: tuple[str, ...]
+    page: int | None
+    text: str
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A chunk found by one index; scores compare only within one ranking."""
+
+    chunk_id: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionInfo:
+    name: str
+    n_documents: int
+    n_chunks: int
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentInfo:
+    """A document's state; version 0: nothing of it is visible yet."""
+
+    id: int
+    path: str
+    collection: str
+    title: str
+    state: DocumentState
+    version: int
+    n_chunks: int
+    n_tokens: int
+    reason: str | None
+    attempts: int
+    size: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What tells an unchanged file without reading it."""
+
+    size: int
+    mtime_ns: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """A document as the record last saw its file."""
+
+    document_id: int
+    path: str
+    facts: FileFacts
+    sha256: bytes
+    state: DocumentState
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewVersion:
+    """A document's content, ready to become visible."""
+
+    path: str
+    collection: str
+    facts: FileFacts
+    sha256: bytes
+    title: str
+    chunks: tuple[ChunkDraft, ...]
