@@ -3,7 +3,7 @@
 #   make test    set up, then every check and test
 PYTHON ?=
 BIN := .venv/bin
-NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name CMakeLists.txt -o -name '*.cmake' \))
+NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt -o -name '*.cmake' \))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
 .PHONY: run setup setup-dev test check test-native bench requirements clean help
@@ -44,7 +44,7 @@ check: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports
-	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h,$(NATIVE))
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.inl,$(NATIVE))
 
 # Warnings are errors; the unit tests run once as shipped and once, for the reader of hostile files, sanitized.
 CMAKE := $(BIN)/cmake -S native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
@@ -53,7 +53,7 @@ test-native: setup-dev
 	$(CMAKE) -B build/tests -DCMAKE_BUILD_TYPE=Release
 	$(BIN)/cmake --build build/tests --parallel $(JOBS)
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
-	$(CMAKE) -B build/sanitized -DCMAKE_BUILD_TYPE=RelWithDebInfo -DQUARRY_SANITIZE=ON
+	$(CMAKE) -B build/sanitized -DCMAKE_BUILD_TYPE=RelWithDebInfo -DQUARRY_BINDINGS=OFF -DQUARRY_SANITIZE=ON
 	$(BIN)/cmake --build build/sanitized --parallel $(JOBS)
 	$(BIN)/ctest --test-dir build/sanitized --output-on-failure
 
