@@ -1,0 +1,1 @@
+"""Quarry's benchmarks: ours and other people's engines, measured in turns on one machine."""

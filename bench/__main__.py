@@ -1,0 +1,124 @@
+"""Measure Quarry against its peers: `make bench`, or `python -m bench --help`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from bench import fixtures, machine, product
+from bench.cases import Case, shape_cases, starter_cases
+from bench.report import number, save, table_of
+from bench.turns import Row, Sides, compare, compare_fresh
+from bench.worker import ROOT, BenchError, Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+RESULTS = ROOT / "bench" / "results.json"
+
+PRODUCT: dict[str, Callable[[], list[Row]]] = {
+    "retrieve/10k": lambda: product.retrieve(fixtures.CACHE / "retrieve-10k"),
+    "build/native_s": product.build,
+    "start/second_s": lambda: product.second_start(fixtures.CACHE / "start", fixtures.models_folder()),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "--only", default="", metavar="PREFIX", help="rows whose name starts so; commas allowed"
+    )
+    parser.add_argument("--shapes", action="store_true", help="also the rows on the shapes of larger models")
+    parser.add_argument("--repeats", type=int, default=5, help="counted turns a row (default 5)")
+    parser.add_argument("--quick", action="store_true", help="one turn a row, and no product rows")
+    parser.add_argument("--list", action="store_true", help="name the rows and measure nothing")
+    parser.add_argument("--no-save", action="store_true", help="leave bench/results.json as it is")
+    options = parser.parse_args()
+    if options.repeats < 1:
+        parser.error(f"--repeats is {options.repeats}; it must be at least 1")
+    return options
+
+
+def main() -> int:
+    options, console = arguments(), Console()
+    prefixes = tuple(options.only.split(","))
+    every = itertools.chain(starter_cases(), shape_cases() if options.shapes or options.only else ())
+    cases = [case for case in every if case.name.startswith(prefixes)]
+    others = {} if options.quick else {n: run for n, run in PRODUCT.items() if _matches(n, prefixes)}
+    if options.list:
+        console.print("\n".join([*(case.name for case in cases), *others]), highlight=False)
+        return 0
+    if not cases and not others:
+        console.print(f"no row starts with {options.only!r}; --list --shapes names them")
+        return 2
+    rows: list[Row] = []
+    failures: list[str] = []
+    for result in _measure(cases, others, 1 if options.quick else options.repeats, console):
+        if isinstance(result, str):
+            failures.append(result)
+            console.print(f"failed: {result}", style="red", markup=False)
+        else:
+            rows.append(result)
+            console.print(f"{result.name}: {number(result.ours)} {result.unit}", highlight=False)
+    console.print(table_of(rows))
+    if not options.no_save:
+        save(RESULTS, rows)
+    return 1 if failures else 0
+
+
+def _matches(name: str, prefixes: tuple[str, ...]) -> bool:
+    return any(name.startswith(prefix) or prefix.startswith(name) for prefix in prefixes)
+
+
+def _measure(
+    cases: list[Case], others: dict[str, Callable[[], list[Row]]], repeats: int, console: Console
+) -> Iterator[Row | str]:
+    """Yield each row, or the reason why it could not be measured."""
+    console.print(machine.describe())
+    if cases:
+        yield from _measure_cases(cases, repeats, console)
+    for name, run in others.items():
+        try:
+            yield from run()
+        except (BenchError, OSError, ImportError) as error:
+            yield f"{name}: {error}"
+
+
+def _measure_cases(cases: list[Case], repeats: int, console: Console) -> Iterator[Row | str]:
+    sides = Sides(
+        ours=partial(Worker, Path(sys.executable), "bench.ours"),
+        peer=partial(Worker, PEER_PYTHON, "bench.peer") if PEER_PYTHON.exists() else None,
+    )
+    if sides.peer is None:
+        console.print("no .venv-peers here: rows have no peer (docs/performance.md tells how to make it)")
+    try:
+        ours, peer = sides.ours(), sides.peer() if sides.peer else None
+        console.print({"ours": ours.ask({"do": "describe"})})
+        if peer:
+            console.print({"peer": peer.ask({"do": "describe"})})
+    except BenchError as error:
+        yield str(error)
+        return
+    with ours:
+        for case in cases:
+            try:
+                path = fixtures.model_path(case.model, peer=sides.peer)
+                if case.fresh:
+                    yield compare_fresh(case, path, sides)
+                else:
+                    yield compare(case, path, ours, peer, repeats=repeats)
+            except (BenchError, OSError, ImportError) as error:
+                yield f"{case.name}: {error}"
+    if peer:
+        peer.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""The peer's worker: measures llama.cpp. Run as `python -m bench.peer` in the peers' environment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from bench import llama, prompts
+from bench.worker import peak_resident_bytes, serve
+
+N_THREADS = os.cpu_count() or 1
+
+
+class Models:
+    """Keeps one model file loaded, once in each setting asked for, so that a turn measures no loading."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._models: dict[llama.Settings, llama.Llama] = {}
+
+    def get(self, path: str, settings: llama.Settings) -> llama.Llama:
+        if path != self._path:
+            self.drop()
+            self._path = path
+        if settings not in self._models:
+            self._models[settings] = llama.Llama(path, settings)
+        return self._models[settings]
+
+    def drop(self) -> None:
+        for model in self._models.values():
+            model.close()
+        self._models.clear()
+
+
+def prefill(models: Models, request: dict[str, Any]) -> float:
+    """Return prompt tokens a second of one prompt, from nothing to its next token."""
+    n = request["n_tokens"]
+    model = models.get(request["model"], settings(request, n_ctx=n + 64, n_batch=n))
+    ids = prompts.token_ids(n, model.n_vocab)
+    model.clear()
+    model.fill([(token, i, 0, i == n - 1) for i, token in enumerate(ids)])
+    start = perf_counter()
+    model.run()
+    model.output(-1).argmax()
+    return n / (perf_counter() - start)
+
+
+def decode(models: Models, request: dict[str, Any]) -> float:
+    """Return the tokens a second of greedy decoding, all sequences together."""
+    n_sequences = request["n_sequences"]
+    n_context, n_tokens = request["n_context"], request["n_tokens"]
+    n_ctx = n_sequences * (n_context + n_tokens + 64)
+    model = models.get(request["model"], settings(request, n_ctx=n_ctx, n_sequences=n_sequences))
+    model.clear()
+    last = [
+        model.prefill(prompts.token_ids(n_context, model.n_vocab, seed=s), sequence=s)
+        for s in range(n_sequences)
+    ]
+    start = perf_counter()
+    for i in range(n_tokens):
+        model.feed([(token, n_context + i, s, True) for s, token in enumerate(last)])
+        last = [int(model.output(s).argmax()) for s in range(n_sequences)]
+    return n_sequences * n_tokens / (perf_counter() - start)
+
+
+def embed(models: Models, request: dict[str, Any]) -> float:
+    """Return tokens a second of embedding passages, `per_call` of them in one call of llama.cpp."""
+    n, per_call = request["n_tokens"], request["settings"]["per_call"]
+    chosen = settings(
+        request, n_ctx=per_call * n, n_batch=per_call * n, n_sequences=per_call, embeddings=True
+    )
+    model = models.get(request["model"], chosen)
+    passages = [prompts.token_ids(n, model.n_vocab, seed=s) for s in range(request["n_passages"])]
+    start = perf_counter()
+    for at in range(0, len(passages), per_call):
+        model.embed(passages[at : at + per_call])
+    return n * len(passages) / (perf_counter() - start)
+
+
+def load(models: Models, request: dict[str, Any]) -> float:
+    """Return the seconds from nothing to the first token after a short prompt."""
+    models.drop()
+    start = perf_counter()
+    model = llama.Llama(request["model"], settings(request))
+    model.prefill(prompts.token_ids(16, model.n_vocab))
+    seconds = perf_counter() - start
+    model.close()
+    return seconds
+
+
+def memory(models: Models, request: dict[str, Any]) -> float:
+    """Return the process's peak in bytes after one prompt; ask a fresh worker."""
+    prefill(models, request)
+    return float(peak_resident_bytes())
+
+
+def settings(request: dict[str, Any], **fixed: Any) -> llama.Settings:
+    asked = {key: value for key, value in request["settings"].items() if key != "per_call"}
+    return llama.Settings(n_threads=N_THREADS, **fixed, **asked)
+
+
+def main() -> None:
+    llama.start()
+    models = Models()
+    measures = {"prefill": prefill, "decode": decode, "embed": embed, "load": load, "memory": memory}
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        if request["do"] == "describe":
+            return {
+                "llama-cpp-python": importlib.metadata.version("llama-cpp-python"),
+                "numpy": np.__version__,
+                "build": llama.system_info(),
+            }
+        if request["do"] == "quantize":
+            source, target = Path(request["source"]), Path(request["target"])
+            llama.quantize(source, target, request["type"], n_threads=N_THREADS)
+            return {}
+        if request["do"] == "drop":
+            models.drop()
+            return {}
+        return {"value": measures[request["do"]](models, request)}
+
+    serve(answer)
+
+
+if __name__ == "__main__":
+    main()
