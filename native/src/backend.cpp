@@ -1,0 +1,337 @@
+#include "backend.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+
+namespace quarry {
+
+namespace {
+
+constexpr std::size_t kAlign = 64;
+
+// Below this many values an operation is quicker on one thread than the others are woken.
+constexpr std::size_t kWorthThreads = 16384;
+
+// Weights that stay in the second-level cache while the chunks of activations pass by.
+constexpr std::size_t kPanelBytes = 256 * 1024;
+
+bool is_quantized(Layout layout) {
+    return layout != Layout::f32 && layout != Layout::f16 && layout != Layout::bf16;
+}
+
+std::size_t tiles_of(std::size_t rows) {
+    return (rows + kTileRows - 1) / kTileRows;
+}
+
+// Where the row that belongs at `row` lies in the file.
+std::size_t source_row(std::size_t row, RowOrder order, HeadShape heads) {
+    const std::size_t within = row % heads.head_dim;
+    if (order == RowOrder::halves || within >= heads.n_rotated) return row;
+    const std::size_t half = heads.n_rotated / 2;
+    return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+}
+
+void grow(LazyMemory& memory, std::size_t bytes) {
+    if (memory.size() < bytes) memory = LazyMemory(bytes + bytes / 4);
+}
+
+// Hands out aligned pieces of one allocation.
+class Carver {
+  public:
+    explicit Carver(std::byte* at) : at_(at) {}
+    template <class T>
+    T* take(std::size_t n) {
+        T* piece = reinterpret_cast<T*>(at_);
+        at_ += (n * sizeof(T) + kAlign - 1) / kAlign * kAlign;
+        return piece;
+    }
+
+  private:
+    std::byte* at_;
+};
+
+}  // namespace
+
+Backend::Backend(std::size_t n_threads, std::string_view instruction_set)
+    : kernels_(kernels_for(instruction_set)), pool_(n_threads), scratch_(n_threads) {}
+
+Weight Backend::load(const GgufFile& file, const GgufTensor& tensor, RowOrder order, HeadShape heads) {
+    const TensorType& type = *tensor.type;
+    if (type.pack == nullptr) {
+        throw GgufError("tensor '" + tensor.name + "' has type " + type.name +
+                        ", which this engine cannot compute with; it reads " + joined(readable_type_names()));
+    }
+    Weight weight{type.layout, tensor.rows(), tensor.width(), {}, {}};
+    const std::size_t row_bytes = weight.width / type.block_weights * type.block_bytes;
+    const std::size_t step = tile_bytes(type.layout, weight.width);
+    weight.tiles = LazyMemory(tiles_of(weight.rows) * step);
+    pool_.parallel(tiles_of(weight.rows), [&](std::size_t tile, std::size_t) {
+        const std::byte* rows[kTileRows] = {};
+        for (std::size_t r = 0; r < kTileRows && tile * kTileRows + r < weight.rows; ++r) {
+            rows[r] = tensor.bytes.data() + source_row(tile * kTileRows + r, order, heads) * row_bytes;
+        }
+        type.pack(rows, weight.width, weight.tiles.data() + tile * step);
+    });
+    file.mapping().drop(tensor.bytes);
+    return weight;
+}
+
+std::vector<float> Backend::load_vector(const GgufTensor& tensor) const {
+    std::vector<float> out(tensor.width());
+    GgufFile::read_row(tensor, 0, out.data());
+    return out;
+}
+
+std::vector<float> Backend::load_bias(const GgufTensor& tensor, RowOrder order, HeadShape heads) const {
+    const std::vector<float> stored = load_vector(tensor);
+    std::vector<float> bias(tiles_of(stored.size()) * kTileRows);
+    for (std::size_t r = 0; r < stored.size(); ++r) bias[r] = stored[source_row(r, order, heads)];
+    return bias;
+}
+
+void Backend::check_readable(const GgufTensor& table) const {
+    std::vector<float> row(table.width());
+    GgufFile::read_row(table, 0, row.data());
+}
+
+void Backend::reserve(Buffer& buffer, std::size_t rows) const {
+    if (rows <= buffer.rows_) return;
+    // Whole lanes may be read past the last row.
+    buffer.memory_ = LazyMemory((rows * buffer.width_ + kTileRows) * sizeof(float));
+    buffer.rows_ = rows;
+}
+
+template <class Body>
+void Backend::each_row(std::size_t n, std::size_t width, const Body& body) {
+    if (n * width < kWorthThreads) {
+        for (std::size_t i = 0; i < n; ++i) body(i);
+        return;
+    }
+    pool_.parallel(n, [&](std::size_t i, std::size_t) { body(i); });
+}
+
+void Backend::gather(const GgufTensor& table, std::span<const std::int32_t> ids, Buffer& out,
+                     bool accumulate) {
+    each_row(ids.size(), out.width(), [&](std::size_t i) {
+        if (!accumulate) {
+            GgufFile::read_row(table, static_cast<std::uint64_t>(ids[i]), out.row(i));
+            return;
+        }
+        std::vector<float> row(out.width());
+        GgufFile::read_row(table, static_cast<std::uint64_t>(ids[i]), row.data());
+        kernels_.add(row.data(), row.size(), out.row(i));
+    });
+}
+
+void Backend::select(const Buffer& x, std::span<const std::size_t> rows, Buffer& out) const {
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+        std::memcpy(out.row(i), x.row(rows[i]), x.width() * sizeof(float));
+    }
+}
+
+void Backend::read(const Buffer& x, std::size_t row, float* out) const {
+    std::memcpy(out, x.row(row), x.width() * sizeof(float));
+}
+
+void Backend::prepare(const Buffer& x, std::size_t n, bool bytes) {
+    const std::size_t width = x.width();
+    const std::size_t groups = width / kGroup;
+    const std::size_t n_chunks = (n + kernels_.max_chunk - 1) / kernels_.max_chunk;
+    const std::size_t values = n * width;
+    grow(prepared_, bytes ? values + 3 * n * groups * sizeof(float) + 8 * n_chunks * kAlign
+                          : values * sizeof(float) + n_chunks * kAlign);
+    chunks_.resize(n_chunks);
+    Carver carver(prepared_.data());
+    for (std::size_t c = 0; c < n_chunks; ++c) {
+        Chunk& chunk = chunks_[c];
+        chunk = {};
+        chunk.n = std::min(kernels_.max_chunk, n - c * kernels_.max_chunk);
+        if (bytes) {
+            chunk.bytes = carver.take<std::int8_t>(chunk.n * width);
+            chunk.scales = carver.take<float>(chunk.n * groups);
+            chunk.scaled_sums = carver.take<float>(chunk.n * groups);
+            chunk.sums = carver.take<std::int32_t>(chunk.n * groups);
+        } else {
+            chunk.floats = carver.take<float>(chunk.n * width);
+        }
+    }
+    each_row(n_chunks, kernels_.max_chunk * width, [&](std::size_t c) {
+        const Chunk& chunk = chunks_[c];
+        const float* rows = x.row(c * kernels_.max_chunk);
+        if (bytes) {
+            kernels_.quantize(rows, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
+                              const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
+                              const_cast<std::int32_t*>(chunk.sums));
+        } else {
+            kernels_.interleave(rows, width, chunk.n, width, const_cast<float*>(chunk.floats));
+        }
+    });
+}
+
+void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections) {
+    bool ready_bytes = false;
+    bool ready_floats = false;
+    for (const Projection& projection : projections) {
+        const Weight& weight = *projection.weight;
+        bool& ready = is_quantized(weight.layout) ? ready_bytes : ready_floats;
+        if (!ready) {
+            ready_bytes = ready_floats = false;  // both share one memory
+            prepare(x, n, is_quantized(weight.layout));
+            ready = true;
+        }
+        const MatmulTile kernel = kernels_.matmul[static_cast<std::size_t>(weight.layout)];
+        const std::size_t step = tile_bytes(weight.layout, weight.width);
+        const std::size_t n_tiles = tiles_of(weight.rows);
+        // Few, large panels reuse activations in the cache; enough of them keep the threads evenly busy.
+        const std::size_t even = std::max<std::size_t>(1, n_tiles / (8 * pool_.size()));
+        const std::size_t panel = std::clamp<std::size_t>(kPanelBytes / step, 1, even);
+        pool_.parallel((n_tiles + panel - 1) / panel, [&](std::size_t p, std::size_t) {
+            const std::size_t end = std::min(n_tiles, (p + 1) * panel);
+            for (std::size_t c = 0; c < chunks_.size(); ++c) {
+                for (std::size_t tile = p * panel; tile < end; ++tile) {
+                    const std::size_t row = tile * kTileRows;
+                    const TileOutput out{projection.out->row(c * kernels_.max_chunk) + row,
+                                         projection.out->width(), std::min(kTileRows, weight.rows - row),
+                                         weight.bias.empty() ? nullptr : weight.bias.data() + row,
+                                         projection.accumulate};
+                    kernel(weight.tiles.data() + tile * step, weight.width, chunks_[c], out);
+                }
+            }
+        });
+    }
+}
+
+void Backend::rms_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight, float epsilon,
+                       Buffer& out) {
+    each_row(n, x.width(), [&](std::size_t i) {
+        for (std::size_t at = 0; at < x.width(); at += weight.size()) {
+            kernels_.rms_norm(x.row(i) + at, weight.data(), weight.size(), epsilon, out.row(i) + at);
+        }
+    });
+}
+
+void Backend::layer_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight,
+                         const std::vector<float>& bias, float epsilon, Buffer& out) {
+    each_row(n, x.width(), [&](std::size_t i) {
+        kernels_.layer_norm(x.row(i), weight.data(), bias.data(), x.width(), epsilon, out.row(i));
+    });
+}
+
+void Backend::silu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out) {
+    each_row(n, gate.width(), [&](std::size_t i) {
+        kernels_.silu_multiply(gate.row(i), up.row(i), gate.width(), out.row(i));
+    });
+}
+
+void Backend::gelu(Buffer& x, std::size_t n) {
+    each_row(n, x.width(), [&](std::size_t i) { kernels_.gelu(x.row(i), x.width()); });
+}
+
+void Backend::add(const Buffer& x, std::size_t n, Buffer& out) {
+    each_row(n, x.width(), [&](std::size_t i) { kernels_.add(x.row(i), x.width(), out.row(i)); });
+}
+
+void Backend::set_angles(Buffer& angles, std::size_t row, std::size_t position,
+                         std::span<const double> frequencies, double magnitude) const {
+    float* cosines = angles.row(row);
+    float* sines = cosines + frequencies.size();
+    for (std::size_t i = 0; i < frequencies.size(); ++i) {
+        const double angle = static_cast<double>(position) * frequencies[i];
+        cosines[i] = static_cast<float>(std::cos(angle) * magnitude);
+        sines[i] = static_cast<float>(std::sin(angle) * magnitude);
+    }
+}
+
+void Backend::rotate(Buffer& x, std::size_t n, std::size_t head_dim, const Buffer& angles) {
+    const std::size_t half = angles.width() / 2;
+    each_row(n, x.width(), [&](std::size_t i) {
+        for (std::size_t at = 0; at < x.width(); at += head_dim) {
+            kernels_.rotate(x.row(i) + at, angles.row(i), angles.row(i) + half, half);
+        }
+    });
+}
+
+void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer& values,
+                        std::span<const SequenceRows> sequences, std::size_t n_query_heads, bool causal,
+                        KvCache& cache, std::size_t layer, Buffer& out) {
+    const std::size_t dim = cache.head_dim();
+    const std::size_t padded = cache.padded_head_dim();
+    const std::size_t n_heads = cache.n_heads();
+    const std::size_t group = n_query_heads / n_heads;
+    std::size_t most_blocks = 0;
+    for (const auto& sequence : sequences) {
+        most_blocks = std::max(most_blocks, sequence.blocks.size());
+        each_row(sequence.n_rows, keys.width(), [&](std::size_t i) {
+            const std::size_t position = sequence.first_position + i;
+            std::array<std::uint16_t, kMaxHeadDim> key{};
+            std::array<std::uint16_t, kMaxHeadDim> value{};
+            for (std::size_t head = 0; head < n_heads; ++head) {
+                kernels_.to_f16(keys.row(sequence.first_row + i) + head * dim, dim, key.data());
+                kernels_.to_f16(values.row(sequence.first_row + i) + head * dim, dim, value.data());
+                cache.store(layer, sequence.blocks[position / kKeysPerBlock], head, position % kKeysPerBlock,
+                            key.data(), value.data());
+            }
+        });
+    }
+
+    // One item is up to max_chunk query rows that read the same keys: (token, query head of the group) pairs.
+    struct Item {
+        const SequenceRows* sequence;
+        std::size_t head;
+        std::size_t first;
+        std::size_t n;
+    };
+    std::vector<Item> items;
+    for (const auto& sequence : sequences) {
+        const std::size_t n_pairs = sequence.n_rows * group;
+        for (std::size_t head = 0; head < n_heads; ++head) {
+            for (std::size_t first = 0; first < n_pairs; first += kernels_.max_chunk) {
+                items.push_back({&sequence, head, first, std::min(kernels_.max_chunk, n_pairs - first)});
+            }
+        }
+    }
+    const std::size_t row_floats = 2 * kMaxChunk * padded;
+    for (auto& scratch : scratch_) {
+        grow(scratch, (row_floats + attention_scratch(padded)) * sizeof(float) +
+                          most_blocks * sizeof(KeyValueBlock) + 4 * kAlign);
+    }
+    const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    pool_.parallel(items.size(), [&](std::size_t index, std::size_t thread) {
+        const Item& item = items[index];
+        Carver carver(scratch_[thread].data());
+        float* staged = carver.take<float>(row_floats);
+        auto* blocks = carver.take<KeyValueBlock>(most_blocks);
+        const float* query_rows[kMaxChunk];
+        float* out_rows[kMaxChunk];
+        std::size_t n_visible[kMaxChunk];
+        const auto place = [&](std::size_t r) {
+            const std::size_t pair = item.first + r;
+            return std::pair(item.sequence->first_row + pair / group,
+                             (item.head * group + pair % group) * dim);
+        };
+        for (std::size_t r = 0; r < item.n; ++r) {
+            float* query = staged + 2 * r * padded;
+            const auto [row, at] = place(r);
+            for (std::size_t d = 0; d < padded; ++d)
+                query[d] = d < dim ? queries.row(row)[at + d] * scale : 0.0f;
+            query_rows[r] = query;
+            out_rows[r] = query + padded;
+            n_visible[r] = item.sequence->first_position +
+                           (causal ? (item.first + r) / group + 1 : item.sequence->n_rows);
+        }
+        const std::size_t n_blocks = (n_visible[item.n - 1] + kKeysPerBlock - 1) / kKeysPerBlock;
+        for (std::size_t b = 0; b < n_blocks; ++b) {
+            blocks[b] = cache.block(layer, item.sequence->blocks[b], item.head);
+        }
+        kernels_.attend({item.n, padded, query_rows, n_visible, blocks, out_rows,
+                         carver.take<float>(attention_scratch(padded))});
+        for (std::size_t r = 0; r < item.n; ++r) {
+            const auto [row, at] = place(r);
+            std::memcpy(out.row(row) + at, out_rows[r], dim * sizeof(float));
+        }
+    });
+}
+
+}  // namespace quarry

@@ -1,0 +1,127 @@
+// The operations that models are made of, on the CPU. Decoder and Encoder name buffers and weights, never
+// addresses: what lies behind them may be another device's memory.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <mutex>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "cpu/kernels.h"
+#include "gguf.h"
+#include "kv_cache.h"
+#include "memory.h"
+#include "thread_pool.h"
+
+namespace quarry {
+
+// Activations [rows][width]; grows, never shrinks.
+class Buffer {
+  public:
+    explicit Buffer(std::size_t width) : width_(width) {}
+    std::size_t width() const { return width_; }
+
+  private:
+    friend class Backend;
+    float* row(std::size_t i) const { return reinterpret_cast<float*>(memory_.data()) + i * width_; }
+    std::size_t width_;
+    std::size_t rows_ = 0;
+    LazyMemory memory_;
+};
+
+// A matrix packed into tiles, [rows][width].
+struct Weight {
+    Layout layout = Layout::f32;
+    std::size_t rows = 0;
+    std::size_t width = 0;
+    LazyMemory tiles;
+    std::vector<float> bias;  // padded to whole tiles; empty where there is none
+};
+
+// How rows of a projection are ordered in the file, within each head.
+enum class RowOrder : std::uint8_t {
+    halves,       // the two members of a rotary pair lie half the rotated width apart
+    interleaved,  // they lie side by side; load() reorders them to halves
+};
+
+struct HeadShape {
+    std::size_t head_dim;
+    std::size_t n_rotated;  // leading dimensions that rotary embedding turns
+};
+
+struct Projection {
+    const Weight* weight;
+    Buffer* out;
+    bool accumulate = false;
+};
+
+// Tokens of one sequence in a batch.
+struct SequenceRows {
+    std::size_t first_row;
+    std::size_t n_rows;
+    std::size_t first_position;       // tokens of the sequence already in the cache
+    std::span<const BlockId> blocks;  // enough for first_position + n_rows
+};
+
+class Backend {
+  public:
+    // Throws: std::invalid_argument (unknown instruction set).
+    Backend(std::size_t n_threads, std::string_view instruction_set);
+
+    std::size_t n_threads() const { return pool_.size(); }
+    const char* instruction_set() const { return kernels_.name; }
+    // Held by a model while it computes: the threads serve one at a time.
+    std::mutex& mutex() { return mutex_; }
+
+    Weight load(const GgufFile& file, const GgufTensor& tensor, RowOrder order = RowOrder::halves,
+                HeadShape heads = {1, 0});
+    std::vector<float> load_vector(const GgufTensor& tensor) const;
+    std::vector<float> load_bias(const GgufTensor& tensor, RowOrder order = RowOrder::halves,
+                                 HeadShape heads = {1, 0}) const;
+    // Throws: GgufError where gather() could not read the rows of `table`.
+    void check_readable(const GgufTensor& table) const;
+
+    void reserve(Buffer& buffer, std::size_t rows) const;
+    // Rows `ids` of `table`; added to what is there where `accumulate`.
+    void gather(const GgufTensor& table, std::span<const std::int32_t> ids, Buffer& out,
+                bool accumulate = false);
+    void select(const Buffer& x, std::span<const std::size_t> rows, Buffer& out) const;
+    void read(const Buffer& x, std::size_t row, float* out) const;
+
+    // Each out[i] = x[i] * weight^T (+ bias), for n rows; the projections share the preparation of x.
+    void matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections);
+    // Over consecutive segments of weight.size() values of each row.
+    void rms_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight, float epsilon,
+                  Buffer& out);
+    void layer_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight,
+                    const std::vector<float>& bias, float epsilon, Buffer& out);
+    void silu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out);
+    void gelu(Buffer& x, std::size_t n);
+    void add(const Buffer& x, std::size_t n, Buffer& out);
+    // Turns the first angles.width() values of every head; angles [n][cosines then sines].
+    void rotate(Buffer& x, std::size_t n, std::size_t head_dim, const Buffer& angles);
+    void set_angles(Buffer& angles, std::size_t row, std::size_t position,
+                    std::span<const double> frequencies, double magnitude) const;
+
+    // Puts keys and values of the rows into the cache, then attends: out [n][n_query_heads * head_dim].
+    void attention(const Buffer& queries, const Buffer& keys, const Buffer& values,
+                   std::span<const SequenceRows> sequences, std::size_t n_query_heads, bool causal,
+                   KvCache& cache, std::size_t layer, Buffer& out);
+
+  private:
+    void prepare(const Buffer& x, std::size_t n, bool bytes);
+    template <class Body>
+    void each_row(std::size_t n, std::size_t width, const Body& body);
+
+    const Kernels& kernels_;
+    ThreadPool pool_;
+    std::mutex mutex_;
+    std::vector<Chunk> chunks_;        // of the matmul's input
+    LazyMemory prepared_;              // what the chunks point to
+    std::vector<LazyMemory> scratch_;  // of attention, one a thread
+};
+
+}  // namespace quarry

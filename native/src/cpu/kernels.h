@@ -1,0 +1,99 @@
+// The kernels of one instruction set, as a table of functions chosen once, at load.
+//
+// Activations come in chunks of up to `max_chunk` tokens, interleaved so that a kernel reads them forward:
+// float k of token t at [k * n + t], bytes 4k..4k+3 at [(k * n + t) * 4]. Every token's result is computed by
+// the same operations in the same order whatever the chunk holds besides, so that an answer does not depend
+// on who else is served.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "../tensor_type.h"
+
+namespace quarry {
+
+constexpr std::size_t kMaxChunk = 12;
+constexpr std::size_t kKeysPerBlock = 32;  // tokens of one KV cache block
+
+struct Chunk {
+    std::size_t n;             // tokens, 1 to max_chunk
+    const float* floats;       // [width][n]; for float layouts
+    const std::int8_t* bytes;  // [width / 4][n][4]; for quantised layouts, in groups of kGroup
+    const float* scales;       // [width / kGroup][n]
+    const float* scaled_sums;  // [width / kGroup][n]: scale times the sum of the group's bytes
+    const std::int32_t* sums;  // [width / kGroup][n]
+};
+
+// Where a tile's results go: out[t * stride + row], rows < n_rows.
+struct TileOutput {
+    float* out;
+    std::size_t stride;
+    std::size_t n_rows;
+    const float* bias;  // kTileRows values to add, or nullptr
+    bool accumulate;    // add to what is there
+};
+
+using MatmulTile = void (*)(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y);
+
+// One block of cached keys and values of one head: keys [head_dim][kKeysPerBlock], values
+// [kKeysPerBlock][head_dim], f16.
+struct KeyValueBlock {
+    const std::uint16_t* keys;
+    const std::uint16_t* values;
+};
+
+// Attention of up to max_chunk query rows that share keys. Row r sees keys [0, n_visible[r]).
+struct AttentionTask {
+    std::size_t n_rows;
+    std::size_t head_dim;          // multiple of kTileRows
+    const float* const* queries;   // n_rows pointers to head_dim floats, already scaled
+    const std::size_t* n_visible;  // >= 1 each
+    const KeyValueBlock* blocks;   // enough for max(n_visible)
+    float* const* out;             // n_rows pointers to head_dim floats
+    float* scratch;                // attention_scratch(head_dim) floats
+};
+
+constexpr std::size_t attention_scratch(std::size_t head_dim) {
+    return kMaxChunk * (2 * head_dim + kKeysPerBlock);
+}
+
+struct Kernels {
+    const char* name;
+    std::size_t max_chunk;
+    // n rows x[t * stride .. + width] to one chunk.
+    void (*interleave)(const float* x, std::size_t stride, std::size_t n, std::size_t width, float* out);
+    void (*quantize)(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int8_t* bytes,
+                     float* scales, float* scaled_sums, std::int32_t* sums);
+    MatmulTile matmul[kLayouts];
+    void (*rms_norm)(const float* x, const float* weight, std::size_t width, float epsilon, float* out);
+    void (*layer_norm)(const float* x, const float* weight, const float* bias, std::size_t width,
+                       float epsilon, float* out);
+    void (*silu_multiply)(const float* gate, const float* up, std::size_t n, float* out);
+    void (*gelu)(float* x, std::size_t n);  // exact, by erf
+    void (*add)(const float* x, std::size_t n, float* out);
+    void (*to_f16)(const float* x, std::size_t n, std::uint16_t* out);
+    // In place: pairs (x[i], x[half + i]) turned by the angles with these cosines and sines.
+    void (*rotate)(float* x, const float* cosines, const float* sines, std::size_t half);
+    void (*attend)(const AttentionTask& task);
+};
+
+// Names of what this processor can run, slowest first.
+std::vector<std::string_view> instruction_sets();
+
+// "auto" is the fastest. Throws: std::invalid_argument naming those that there are.
+const Kernels& kernels_for(std::string_view instruction_set);
+
+namespace generic {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+
+}  // namespace quarry

@@ -1,0 +1,408 @@
+// The kernels, written once over the vector types of an instruction set. Included by kernels_<set>.cpp after
+// its vector header, inside namespace QUARRY_ISA. Nothing here may be an inline function shared with another
+// translation unit: the linker would keep one copy, perhaps with instructions that this processor lacks.
+
+namespace {
+
+constexpr std::size_t kHalfBytes = sizeof(std::uint16_t);
+
+inline std::int32_t word_at(const std::int8_t* p) {
+    std::int32_t x;
+    __builtin_memcpy(&x, p, sizeof x);
+    return x;
+}
+
+// Source of the polynomial: Cephes expf. Below -87.3 the result is exactly 0.
+inline Floats exp(Floats x) {
+    const Floats limit = Floats::all(-87.3f);
+    const Floats clamped = min(max(x, limit), Floats::all(88.3f));
+    const Floats n = round(clamped * Floats::all(1.44269504088896341f));
+    const Floats r =
+        multiply_add(n, Floats::all(2.12194440e-4f), multiply_add(n, Floats::all(-0.693359375f), clamped));
+    Floats p = Floats::all(1.9875691500e-4f);
+    for (const float c :
+         {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f}) {
+        p = multiply_add(p, r, Floats::all(c));
+    }
+    const Floats y = multiply_add(p, r * r, r + Floats::all(1.0f));
+    return zero_where_less(y * power_of_two(n), x, limit);
+}
+
+inline float exp(float x) {
+    float lanes[kLanes];
+    exp(Floats::all(x)).store(lanes);
+    return lanes[0];
+}
+
+// Source: Abramowitz and Stegun 7.1.26, error below 1.5e-7.
+inline Floats erf(Floats x) {
+    const Floats magnitude = abs(x);
+    const Floats t = Floats::all(1.0f) / multiply_add(Floats::all(0.3275911f), magnitude, Floats::all(1.0f));
+    Floats p = Floats::all(1.061405429f);
+    for (const float c : {-1.453152027f, 1.421413741f, -0.284496736f, 0.254829592f}) {
+        p = multiply_add(p, t, Floats::all(c));
+    }
+    const Floats y = Floats::all(1.0f) - p * t * exp(Floats::zero() - magnitude * magnitude);
+    const Floats positive = zero_where_less(y, x, Floats::zero());
+    return positive + positive - y;
+}
+
+void interleave(const float* x, std::size_t stride, std::size_t n, std::size_t width, float* out) {
+    for (std::size_t t = 0; t < n; ++t) {
+        for (std::size_t k = 0; k < width; ++k) out[k * n + t] = x[t * stride + k];
+    }
+}
+
+void quantize(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int8_t* bytes,
+              float* scales, float* scaled_sums, std::int32_t* sums) {
+    for (std::size_t t = 0; t < n; ++t) {
+        for (std::size_t g = 0; g < width / kGroup; ++g) {
+            const float* group = x + t * stride + g * kGroup;
+            Floats largest = Floats::zero();
+            for (std::size_t k = 0; k < kGroup; k += kLanes)
+                largest = max(largest, abs(Floats::load(group + k)));
+            const float top = largest.max();
+            std::int8_t q[kGroup];
+            const std::int32_t sum = quantize_group(group, top > 0.0f ? 127.0f / top : 0.0f, q);
+            for (std::size_t i = 0; i < kGroup / 4; ++i) {
+                __builtin_memcpy(bytes + ((g * kGroup / 4 + i) * n + t) * 4, q + 4 * i, 4);
+            }
+            scales[g * n + t] = top / 127.0f;
+            scaled_sums[g * n + t] = top / 127.0f * static_cast<float>(sum);
+            sums[g * n + t] = sum;
+        }
+    }
+}
+
+template <std::size_t N>
+void store_tile(const Floats* total, std::size_t lane, const TileOutput& y) {
+    if (lane >= y.n_rows) return;
+    for (std::size_t t = 0; t < N; ++t) {
+        float* out = y.out + t * y.stride + lane;
+        Floats value = total[t];
+        if (y.bias != nullptr) value = value + Floats::load(y.bias + lane);
+        if (y.n_rows - lane >= kLanes) {
+            if (y.accumulate) value = value + Floats::load(out);
+            value.store(out);
+            continue;
+        }
+        float lanes[kLanes];
+        value.store(lanes);
+        for (std::size_t i = 0; i < y.n_rows - lane; ++i) out[i] = lanes[i] + (y.accumulate ? out[i] : 0.0f);
+    }
+}
+
+template <int kOffset, std::size_t N>
+inline void dot_line(Ints* sum, Bytes w, const std::int8_t* x) {
+#pragma GCC unroll 12
+    for (std::size_t t = 0; t < N; ++t) sum[t] = dot<kOffset>(sum[t], w, word_at(x + 4 * t));
+}
+
+template <int kOffset, bool kMinimum, bool kNibbles>
+struct Quantized {
+    template <std::size_t N>
+    static void matmul(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
+        constexpr std::size_t kLine = kTileRows * 4;
+        constexpr std::size_t kLines = kNibbles ? 4 : 8;
+        constexpr std::size_t kScales = kTileRows * kHalfBytes * (kMinimum ? 2 : 1);
+        for (std::size_t lane = 0; lane < kTileRows; lane += kLanes) {
+            Floats total[N];
+#pragma GCC unroll 12
+            for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
+            const std::byte* group = tile;
+            const std::int8_t* bytes = x.bytes;
+            for (std::size_t g = 0; g < width / kGroup; ++g) {
+                Ints sum[N];
+#pragma GCC unroll 12
+                for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.sums[g * N + t]);
+#pragma GCC unroll 8
+                for (std::size_t line = 0; line < kLines; ++line) {
+                    const Bytes w = Bytes::load(group + kScales + line * kLine + lane * 4);
+                    if constexpr (kNibbles) {
+                        dot_line<kOffset, N>(sum, w.low_nibbles(), bytes + line * N * 4);
+                        dot_line<kOffset, N>(sum, w.high_nibbles(), bytes + (line + kLines) * N * 4);
+                    } else {
+                        dot_line<kOffset, N>(sum, w, bytes + line * N * 4);
+                    }
+                }
+                const auto* halves = reinterpret_cast<const std::uint16_t*>(group) + lane;
+                const Floats scale = Floats::load_f16(halves);
+#pragma GCC unroll 12
+                for (std::size_t t = 0; t < N; ++t) {
+                    total[t] =
+                        multiply_add(sum[t].to_floats(), scale * Floats::all(x.scales[g * N + t]), total[t]);
+                }
+                if constexpr (kMinimum) {
+                    const Floats minimum = Floats::load_f16(halves + kTileRows);
+#pragma GCC unroll 12
+                    for (std::size_t t = 0; t < N; ++t) {
+                        total[t] = multiply_add(minimum, Floats::all(x.scaled_sums[g * N + t]), total[t]);
+                    }
+                }
+                group += kScales + kLines * kLine;
+                bytes += kGroup * N;
+            }
+            store_tile<N>(total, lane, y);
+        }
+    }
+};
+
+template <class Number, Floats (*kLoad)(const Number*)>
+struct Plain {
+    template <std::size_t N>
+    static void matmul(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
+        const auto* numbers = reinterpret_cast<const Number*>(tile);
+        for (std::size_t lane = 0; lane < kTileRows; lane += kLanes) {
+            Floats total[N];
+#pragma GCC unroll 12
+            for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
+            for (std::size_t k = 0; k < width; ++k) {
+                const Floats w = kLoad(numbers + k * kTileRows + lane);
+#pragma GCC unroll 12
+                for (std::size_t t = 0; t < N; ++t) {
+                    total[t] = multiply_add(w, Floats::all(x.floats[k * N + t]), total[t]);
+                }
+            }
+            store_tile<N>(total, lane, y);
+        }
+    }
+};
+
+// Calls Operation::run<n>(arguments...) with n as a constant.
+template <template <std::size_t> class Operation, std::size_t N = kChunk, class... Arguments>
+inline void with_constant(std::size_t n, Arguments&&... arguments) {
+    if constexpr (N > 1) {
+        if (n < N) return with_constant<Operation, N - 1>(n, arguments...);
+    }
+    Operation<N>::run(arguments...);
+}
+
+template <class Kind>
+struct Matmul {
+    template <std::size_t N>
+    struct Sized {
+        static void run(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
+            Kind::template matmul<N>(tile, width, x, y);
+        }
+    };
+    static void run(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
+        with_constant<Sized>(x.n, tile, width, x, y);
+    }
+};
+
+template <std::size_t N>
+struct Attend {
+    static void run(const AttentionTask& task) {
+        const std::size_t head_dim = task.head_dim;
+        float* queries = task.scratch;        // [head_dim][N]
+        float* out = queries + N * head_dim;  // [N][head_dim]
+        float* weights = out + N * head_dim;  // [N][kKeysPerBlock]
+        float largest[N];
+        float total[N];
+        std::size_t n_keys = 0;
+        for (std::size_t r = 0; r < N; ++r) {
+            largest[r] = kMasked;
+            total[r] = 0.0f;
+            if (task.n_visible[r] > n_keys) n_keys = task.n_visible[r];
+            for (std::size_t d = 0; d < head_dim; ++d) queries[d * N + r] = task.queries[r][d];
+        }
+        __builtin_memset(out, 0, N * head_dim * sizeof(float));
+        for (std::size_t first = 0; first < n_keys; first += kKeysPerBlock) {
+            const KeyValueBlock& block = task.blocks[first / kKeysPerBlock];
+            const std::size_t n_block = n_keys - first < kKeysPerBlock ? n_keys - first : kKeysPerBlock;
+            score(block.keys, queries, head_dim, weights);
+            for (std::size_t r = 0; r < N; ++r) {
+                const std::size_t left = task.n_visible[r] > first ? task.n_visible[r] - first : 0;
+                soften(weights + r * kKeysPerBlock, left, largest[r], total[r], out + r * head_dim, head_dim);
+            }
+            add_values(block.values, weights, n_block, head_dim, out);
+        }
+        for (std::size_t r = 0; r < N; ++r) {
+            const Floats inverse = Floats::all(1.0f / total[r]);
+            for (std::size_t d = 0; d < head_dim; d += kLanes) {
+                (Floats::load(out + r * head_dim + d) * inverse).store(task.out[r] + d);
+            }
+        }
+    }
+
+  private:
+    static constexpr float kMasked = -1e30f;
+
+    static void score(const std::uint16_t* keys, const float* queries, std::size_t head_dim, float* scores) {
+        for (std::size_t lane = 0; lane < kKeysPerBlock; lane += kLanes) {
+            Floats sum[N];
+#pragma GCC unroll 12
+            for (std::size_t r = 0; r < N; ++r) sum[r] = Floats::zero();
+            for (std::size_t d = 0; d < head_dim; ++d) {
+                const Floats key = Floats::load_f16(keys + d * kKeysPerBlock + lane);
+#pragma GCC unroll 12
+                for (std::size_t r = 0; r < N; ++r) {
+                    sum[r] = multiply_add(key, Floats::all(queries[d * N + r]), sum[r]);
+                }
+            }
+#pragma GCC unroll 12
+            for (std::size_t r = 0; r < N; ++r) sum[r].store(scores + r * kKeysPerBlock + lane);
+        }
+    }
+
+    // Scores of one block to weights relative to the largest score so far; what was summed before is
+    // rescaled.
+    static void soften(float* scores, std::size_t n_visible, float& largest, float& total, float* out,
+                       std::size_t head_dim) {
+        for (std::size_t j = n_visible; j < kKeysPerBlock; ++j) scores[j] = kMasked;
+        Floats top = Floats::all(largest);
+        for (std::size_t j = 0; j < kKeysPerBlock; j += kLanes) top = max(top, Floats::load(scores + j));
+        const float new_largest = top.max();
+        if (new_largest > largest) {
+            const float factor = exp(largest - new_largest);
+            total *= factor;
+            for (std::size_t d = 0; d < head_dim; d += kLanes) {
+                (Floats::load(out + d) * Floats::all(factor)).store(out + d);
+            }
+            largest = new_largest;
+        }
+        Floats sum = Floats::zero();
+        for (std::size_t j = 0; j < kKeysPerBlock; j += kLanes) {
+            const Floats weight = exp(Floats::load(scores + j) - Floats::all(largest));
+            weight.store(scores + j);
+            sum = sum + weight;
+        }
+        total += sum.sum();
+    }
+
+    static void add_values(const std::uint16_t* values, const float* weights, std::size_t n_block,
+                           std::size_t head_dim, float* out) {
+        for (std::size_t d = 0; d < head_dim; d += kLanes) {
+            Floats sum[N];
+#pragma GCC unroll 12
+            for (std::size_t r = 0; r < N; ++r) sum[r] = Floats::load(out + r * head_dim + d);
+            for (std::size_t j = 0; j < n_block; ++j) {
+                const Floats value = Floats::load_f16(values + j * head_dim + d);
+#pragma GCC unroll 12
+                for (std::size_t r = 0; r < N; ++r) {
+                    sum[r] = multiply_add(value, Floats::all(weights[r * kKeysPerBlock + j]), sum[r]);
+                }
+            }
+#pragma GCC unroll 12
+            for (std::size_t r = 0; r < N; ++r) sum[r].store(out + r * head_dim + d);
+        }
+    }
+};
+
+void attend(const AttentionTask& task) {
+    with_constant<Attend>(task.n_rows, task);
+}
+
+// Calls body(lanes at i) for whole vectors of n floats; the rest goes through padded copies.
+template <class Body>
+inline void map(const float* x, std::size_t n, float* out, Body body) {
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) body(Floats::load(x + i), i).store(out + i);
+    if (i == n) return;
+    float lanes[kLanes] = {};
+    __builtin_memcpy(lanes, x + i, (n - i) * sizeof(float));
+    body(Floats::load(lanes), i).store(lanes);
+    __builtin_memcpy(out + i, lanes, (n - i) * sizeof(float));
+}
+
+inline Floats load_some(const float* x, std::size_t i, std::size_t n) {
+    if (n - i >= kLanes) return Floats::load(x + i);
+    float lanes[kLanes] = {};
+    __builtin_memcpy(lanes, x + i, (n - i) * sizeof(float));
+    return Floats::load(lanes);
+}
+
+template <class Term>
+inline float sum_of(const float* x, std::size_t n, Term term) {
+    Floats total = Floats::zero();
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) total = total + term(Floats::load(x + i));
+    float sum = total.sum();
+    for (; i < n; ++i) {
+        float lanes[kLanes];
+        term(Floats::all(x[i])).store(lanes);
+        sum += lanes[0];
+    }
+    return sum;
+}
+
+void rms_norm(const float* x, const float* weight, std::size_t width, float epsilon, float* out) {
+    const float squares = sum_of(x, width, [](Floats v) { return v * v; });
+    const Floats factor = Floats::all(1.0f / __builtin_sqrtf(squares / static_cast<float>(width) + epsilon));
+    map(x, width, out, [&](Floats v, std::size_t i) { return v * factor * load_some(weight, i, width); });
+}
+
+void layer_norm(const float* x, const float* weight, const float* bias, std::size_t width, float epsilon,
+                float* out) {
+    const float mean = sum_of(x, width, [](Floats v) { return v; }) / static_cast<float>(width);
+    const Floats center = Floats::all(mean);
+    const float squares = sum_of(x, width, [&](Floats v) { return (v - center) * (v - center); });
+    const Floats factor = Floats::all(1.0f / __builtin_sqrtf(squares / static_cast<float>(width) + epsilon));
+    map(x, width, out, [&](Floats v, std::size_t i) {
+        return multiply_add((v - center) * factor, load_some(weight, i, width), load_some(bias, i, width));
+    });
+}
+
+void silu_multiply(const float* gate, const float* up, std::size_t n, float* out) {
+    const Floats one = Floats::all(1.0f);
+    map(gate, n, out,
+        [&](Floats v, std::size_t i) { return v / (one + exp(Floats::zero() - v)) * load_some(up, i, n); });
+}
+
+void gelu(float* x, std::size_t n) {
+    const Floats half = Floats::all(0.5f);
+    map(x, n, x, [&](Floats v, std::size_t) {
+        return half * v * (Floats::all(1.0f) + erf(v * Floats::all(0.70710678118654752f)));
+    });
+}
+
+void add(const float* x, std::size_t n, float* out) {
+    map(x, n, out, [&](Floats v, std::size_t i) { return v + load_some(out, i, n); });
+}
+
+void to_f16(const float* x, std::size_t n, std::uint16_t* out) {
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) Floats::load(x + i).store_f16(out + i);
+    if (i == n) return;
+    std::uint16_t halves[kLanes];
+    load_some(x, i, n).store_f16(halves);
+    __builtin_memcpy(out + i, halves, (n - i) * kHalfBytes);
+}
+
+void rotate(float* x, const float* cosines, const float* sines, std::size_t half) {
+    std::size_t i = 0;
+    for (; i + kLanes <= half; i += kLanes) {
+        const Floats a = Floats::load(x + i);
+        const Floats b = Floats::load(x + half + i);
+        const Floats c = Floats::load(cosines + i);
+        const Floats s = Floats::load(sines + i);
+        (a * c - b * s).store(x + i);
+        (a * s + b * c).store(x + half + i);
+    }
+    for (; i < half; ++i) {
+        const float a = x[i];
+        const float b = x[half + i];
+        x[i] = a * cosines[i] - b * sines[i];
+        x[half + i] = a * sines[i] + b * cosines[i];
+    }
+}
+
+}  // namespace
+
+const Kernels kernels = {
+    kName,
+    kChunk,
+    interleave,
+    quantize,
+    {Matmul<Plain<float, Floats::load>>::run, Matmul<Plain<std::uint16_t, Floats::load_f16>>::run,
+     Matmul<Plain<std::uint16_t, Floats::load_bf16>>::run, Matmul<Quantized<128, false, false>>::run,
+     Matmul<Quantized<8, false, true>>::run, Matmul<Quantized<0, true, true>>::run},
+    rms_norm,
+    layer_norm,
+    silu_multiply,
+    gelu,
+    add,
+    to_f16,
+    rotate,
+    attend,
+};

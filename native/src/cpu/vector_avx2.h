@@ -1,0 +1,133 @@
+// Eight lanes of AVX2 with FMA and F16C.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace quarry::avx2 {
+
+constexpr const char* kName = "avx2";
+constexpr std::size_t kLanes = 8;
+constexpr std::size_t kChunk = 4;
+
+struct Floats {
+    __m256 v;
+    static Floats zero() { return {_mm256_setzero_ps()}; }
+    static Floats all(float x) { return {_mm256_set1_ps(x)}; }
+    static Floats load(const float* p) { return {_mm256_loadu_ps(p)}; }
+    static Floats load_f16(const std::uint16_t* p) {
+        return {_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+    }
+    static Floats load_bf16(const std::uint16_t* p) {
+        const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+        return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
+    }
+    void store(float* p) const { _mm256_storeu_ps(p, v); }
+    void store_f16(std::uint16_t* p) const {
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+    float sum() const {
+        const __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+        const __m128 pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        return _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)));
+    }
+    float max() const {
+        const __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+        const __m128 pair = _mm_max_ps(half, _mm_movehl_ps(half, half));
+        return _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)));
+    }
+};
+
+inline Floats operator+(Floats a, Floats b) {
+    return {_mm256_add_ps(a.v, b.v)};
+}
+inline Floats operator-(Floats a, Floats b) {
+    return {_mm256_sub_ps(a.v, b.v)};
+}
+inline Floats operator*(Floats a, Floats b) {
+    return {_mm256_mul_ps(a.v, b.v)};
+}
+inline Floats operator/(Floats a, Floats b) {
+    return {_mm256_div_ps(a.v, b.v)};
+}
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+    return {_mm256_fmadd_ps(a.v, b.v, c.v)};
+}
+inline Floats max(Floats a, Floats b) {
+    return {_mm256_max_ps(a.v, b.v)};
+}
+inline Floats min(Floats a, Floats b) {
+    return {_mm256_min_ps(a.v, b.v)};
+}
+inline Floats abs(Floats a) {
+    return {_mm256_andnot_ps(_mm256_set1_ps(-0.0f), a.v)};
+}
+inline Floats round(Floats a) {
+    return {_mm256_round_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// 2 to the power of an integral n in [-126, 127].
+inline Floats power_of_two(Floats n) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
+}
+inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
+    return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)};
+}
+
+// 4 * kLanes bytes: four of each row.
+struct Bytes {
+    __m256i v;
+    static Bytes load(const std::byte* p) {
+        return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
+    }
+    Bytes low_nibbles() const { return {_mm256_and_si256(v, _mm256_set1_epi8(15))}; }
+    Bytes high_nibbles() const { return {_mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))}; }
+};
+
+struct Ints {
+    __m256i v;
+    static Ints all(std::int32_t x) { return {_mm256_set1_epi32(x)}; }
+    Floats to_floats() const { return {_mm256_cvtepi32_ps(v)}; }
+};
+
+// The dot product of weights minus kOffset, built from dot() and the sum of the activations' bytes. Bytes
+// with offset 128 are made signed first: two products of unsigned 8-bit weights overflow 16 bits.
+template <int kOffset>
+inline Ints start(std::int32_t sum) {
+    return Ints::all(kOffset == 128 ? 0 : -kOffset * sum);
+}
+template <int kOffset>
+inline Ints dot(Ints sum, Bytes w, std::int32_t x) {
+    __m256i magnitude = w.v;
+    __m256i signed_x = _mm256_set1_epi32(x);
+    if constexpr (kOffset == 128) {
+        const __m256i signed_w = _mm256_xor_si256(w.v, _mm256_set1_epi8(static_cast<char>(0x80)));
+        magnitude = _mm256_abs_epi8(signed_w);
+        signed_x = _mm256_sign_epi8(signed_x, signed_w);
+    }
+    const __m256i pairs = _mm256_maddubs_epi16(magnitude, signed_x);
+    return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
+}
+
+// 32 floats to bytes of the same order; returns their sum. `inverse` maps the largest to 127.
+inline std::int32_t quantize_group(const float* x, float inverse, std::int8_t* out) {
+    const __m256 factor = _mm256_set1_ps(inverse);
+    __m256i words[4];
+    for (int i = 0; i < 4; ++i)
+        words[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor));
+    const __m256i total =
+        _mm256_add_epi32(_mm256_add_epi32(words[0], words[1]), _mm256_add_epi32(words[2], words[3]));
+    const __m256i bytes =
+        _mm256_packs_epi16(_mm256_packs_epi32(words[0], words[1]), _mm256_packs_epi32(words[2], words[3]));
+    // The packs work within 128-bit halves; put the 4-byte words back in order.
+    const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permutevar8x32_epi32(bytes, order));
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(sum);
+}
+
+}  // namespace quarry::avx2

@@ -1,0 +1,105 @@
+// Sixteen lanes of AVX-512 with VNNI.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace quarry::avx512 {
+
+constexpr const char* kName = "avx512";
+constexpr std::size_t kLanes = 16;
+constexpr std::size_t kChunk = 12;
+
+struct Floats {
+    __m512 v;
+    static Floats zero() { return {_mm512_setzero_ps()}; }
+    static Floats all(float x) { return {_mm512_set1_ps(x)}; }
+    static Floats load(const float* p) { return {_mm512_loadu_ps(p)}; }
+    static Floats load_f16(const std::uint16_t* p) {
+        return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+    }
+    static Floats load_bf16(const std::uint16_t* p) {
+        const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+        return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
+    }
+    void store(float* p) const { _mm512_storeu_ps(p, v); }
+    void store_f16(std::uint16_t* p) const {
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+    float sum() const { return _mm512_reduce_add_ps(v); }
+    float max() const { return _mm512_reduce_max_ps(v); }
+};
+
+inline Floats operator+(Floats a, Floats b) {
+    return {_mm512_add_ps(a.v, b.v)};
+}
+inline Floats operator-(Floats a, Floats b) {
+    return {_mm512_sub_ps(a.v, b.v)};
+}
+inline Floats operator*(Floats a, Floats b) {
+    return {_mm512_mul_ps(a.v, b.v)};
+}
+inline Floats operator/(Floats a, Floats b) {
+    return {_mm512_div_ps(a.v, b.v)};
+}
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+    return {_mm512_fmadd_ps(a.v, b.v, c.v)};
+}
+inline Floats max(Floats a, Floats b) {
+    return {_mm512_max_ps(a.v, b.v)};
+}
+inline Floats min(Floats a, Floats b) {
+    return {_mm512_min_ps(a.v, b.v)};
+}
+inline Floats abs(Floats a) {
+    return {_mm512_abs_ps(a.v)};
+}
+inline Floats round(Floats a) {
+    return {_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+// 2 to the power of an integral n in [-126, 127].
+inline Floats power_of_two(Floats n) {
+    const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
+}
+inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), value.v)};
+}
+
+// 4 * kLanes bytes: four of each row.
+struct Bytes {
+    __m512i v;
+    static Bytes load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+    Bytes low_nibbles() const { return {_mm512_and_si512(v, _mm512_set1_epi8(15))}; }
+    Bytes high_nibbles() const { return {_mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))}; }
+};
+
+struct Ints {
+    __m512i v;
+    static Ints all(std::int32_t x) { return {_mm512_set1_epi32(x)}; }
+    Floats to_floats() const { return {_mm512_cvtepi32_ps(v)}; }
+};
+
+// The dot product of weights minus kOffset, built from dot() and the sum of the activations' bytes.
+template <int kOffset>
+inline Ints start(std::int32_t sum) {
+    return Ints::all(-kOffset * sum);
+}
+template <int kOffset>
+inline Ints dot(Ints sum, Bytes w, std::int32_t x) {
+    return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(x))};
+}
+
+// 32 floats to bytes of the same order; returns their sum. `inverse` maps the largest to 127.
+inline std::int32_t quantize_group(const float* x, float inverse, std::int8_t* out) {
+    const __m512 factor = _mm512_set1_ps(inverse);
+    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor));
+    const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), factor));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtsepi32_epi8(low));
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm512_cvtsepi32_epi8(high));
+    return _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+}
+
+}  // namespace quarry::avx512

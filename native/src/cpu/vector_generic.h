@@ -1,0 +1,152 @@
+// Eight lanes in plain C++: the reference for the other instruction sets, and what runs everywhere.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "../float16.h"
+
+namespace quarry::generic {
+
+constexpr const char* kName = "generic";
+constexpr std::size_t kLanes = 8;
+constexpr std::size_t kChunk = 4;
+
+struct Floats {
+    float v[kLanes];
+
+    template <class F>
+    static Floats make(F f) {
+        Floats out;
+        for (std::size_t i = 0; i < kLanes; ++i) out.v[i] = f(i);
+        return out;
+    }
+    static Floats zero() { return all(0.0f); }
+    static Floats all(float x) {
+        return make([&](std::size_t) { return x; });
+    }
+    static Floats load(const float* p) {
+        return make([&](std::size_t i) { return p[i]; });
+    }
+    static Floats load_f16(const std::uint16_t* p) {
+        return make([&](std::size_t i) { return f16_to_f32(p[i]); });
+    }
+    static Floats load_bf16(const std::uint16_t* p) {
+        return make([&](std::size_t i) { return bf16_to_f32(p[i]); });
+    }
+    void store(float* p) const { std::memcpy(p, v, sizeof v); }
+    void store_f16(std::uint16_t* p) const {
+        for (std::size_t i = 0; i < kLanes; ++i) p[i] = f32_to_f16(v[i]);
+    }
+    float sum() const {
+        float total = 0;
+        for (const float x : v) total += x;
+        return total;
+    }
+    float max() const { return *std::max_element(v, v + kLanes); }
+};
+
+inline Floats operator+(Floats a, Floats b) {
+    return Floats::make([&](std::size_t i) { return a.v[i] + b.v[i]; });
+}
+inline Floats operator-(Floats a, Floats b) {
+    return Floats::make([&](std::size_t i) { return a.v[i] - b.v[i]; });
+}
+inline Floats operator*(Floats a, Floats b) {
+    return Floats::make([&](std::size_t i) { return a.v[i] * b.v[i]; });
+}
+inline Floats operator/(Floats a, Floats b) {
+    return Floats::make([&](std::size_t i) { return a.v[i] / b.v[i]; });
+}
+inline Floats multiply_add(Floats a, Floats b, Floats c) {
+    return Floats::make([&](std::size_t i) { return a.v[i] * b.v[i] + c.v[i]; });
+}
+inline Floats max(Floats a, Floats b) {
+    return Floats::make([&](std::size_t i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Floats min(Floats a, Floats b) {
+    return Floats::make([&](std::size_t i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+}
+inline Floats abs(Floats a) {
+    return Floats::make([&](std::size_t i) { return std::fabs(a.v[i]); });
+}
+inline Floats round(Floats a) {
+    return Floats::make([&](std::size_t i) { return std::nearbyintf(a.v[i]); });
+}
+// 2 to the power of an integral n in [-126, 127].
+inline Floats power_of_two(Floats n) {
+    return Floats::make([&](std::size_t i) {
+        const float exponent = std::clamp(n.v[i], -126.0f, 127.0f);
+        return std::bit_cast<float>(static_cast<std::uint32_t>(static_cast<std::int32_t>(exponent) + 127)
+                                    << 23);
+    });
+}
+inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
+    return Floats::make([&](std::size_t i) { return x.v[i] >= limit.v[i] ? value.v[i] : 0.0f; });
+}
+
+// 4 * kLanes bytes: four of each row.
+struct Bytes {
+    std::uint8_t v[4 * kLanes];
+
+    template <class F>
+    Bytes map(F f) const {
+        Bytes out;
+        for (std::size_t i = 0; i < 4 * kLanes; ++i) out.v[i] = static_cast<std::uint8_t>(f(v[i]));
+        return out;
+    }
+    static Bytes load(const std::byte* p) {
+        Bytes out;
+        std::memcpy(out.v, p, sizeof out.v);
+        return out;
+    }
+    Bytes low_nibbles() const {
+        return map([](std::uint8_t x) { return x & 15; });
+    }
+    Bytes high_nibbles() const {
+        return map([](std::uint8_t x) { return x >> 4; });
+    }
+};
+
+struct Ints {
+    std::int32_t v[kLanes];
+    static Ints all(std::int32_t x) {
+        Ints out;
+        std::fill(out.v, out.v + kLanes, x);
+        return out;
+    }
+    Floats to_floats() const {
+        return Floats::make([&](std::size_t i) { return static_cast<float>(v[i]); });
+    }
+};
+
+// The dot product of weights minus kOffset, built from dot() and the sum of the activations' bytes.
+template <int kOffset>
+inline Ints start(std::int32_t sum) {
+    return Ints::all(-kOffset * sum);
+}
+template <int kOffset>
+inline Ints dot(Ints sum, Bytes w, std::int32_t x) {
+    std::int8_t bytes[4];
+    std::memcpy(bytes, &x, sizeof bytes);
+    for (std::size_t i = 0; i < kLanes; ++i) {
+        for (std::size_t j = 0; j < 4; ++j) sum.v[i] += w.v[4 * i + j] * bytes[j];
+    }
+    return sum;
+}
+
+// 32 floats to bytes of the same order; returns their sum. `inverse` maps the largest to 127.
+inline std::int32_t quantize_group(const float* x, float inverse, std::int8_t* out) {
+    std::int32_t sum = 0;
+    for (std::size_t k = 0; k < 32; ++k) {
+        const float scaled = std::nearbyintf(x[k] * inverse);
+        out[k] = scaled >= -127.0f && scaled <= 127.0f ? static_cast<std::int8_t>(scaled) : std::int8_t{0};
+        sum += out[k];
+    }
+    return sum;
+}
+
+}  // namespace quarry::generic

@@ -1,0 +1,42 @@
+// Half-precision formats as the files store them: IEEE binary16 and bfloat16.
+#pragma once
+
+#include <bit>
+#include <cstdint>
+
+namespace quarry {
+
+inline float f16_to_f32(std::uint16_t h) {
+    const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
+    const std::uint32_t exponent = (h >> 10) & 31u;
+    const std::uint32_t mantissa = h & 0x3ffu;
+    if (exponent == 0) {
+        const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
+        return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
+    }
+    const std::uint32_t biased = exponent == 31 ? 255u : exponent + 112u;
+    return std::bit_cast<float>(sign | (biased << 23) | (mantissa << 13));
+}
+
+// Rounds to nearest, ties to even; out of range becomes infinity.
+inline std::uint16_t f32_to_f16(float x) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
+    const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
+    const float magnitude = std::bit_cast<float>(bits & 0x7fffffffu);
+    if (magnitude != magnitude) return static_cast<std::uint16_t>(sign | 0x7e00u);
+    if (magnitude >= 65520.0f) return static_cast<std::uint16_t>(sign | 0x7c00u);
+    if (magnitude < 0x1p-14f) {
+        // Adding 0.5 leaves the subnormal mantissa, already rounded, in the low bits.
+        const std::uint32_t shifted = std::bit_cast<std::uint32_t>(magnitude + 0.5f);
+        return static_cast<std::uint16_t>(sign | (shifted - std::bit_cast<std::uint32_t>(0.5f)));
+    }
+    const std::uint32_t rest = bits & 0x7fffffffu;
+    const std::uint32_t rounded = rest + 0xfffu + ((rest >> 13) & 1u);
+    return static_cast<std::uint16_t>(sign | ((rounded >> 13) - (112u << 10)));
+}
+
+inline float bf16_to_f32(std::uint16_t h) {
+    return std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16);
+}
+
+}  // namespace quarry

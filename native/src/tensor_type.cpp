@@ -1,0 +1,72 @@
+#include "tensor_type.h"
+
+#include <array>
+
+namespace quarry {
+
+namespace {
+
+// Known by size only: such a tensor may lie in a file, but not be computed with.
+constexpr TensorType sized(std::uint32_t id, const char* name, std::size_t weights, std::size_t bytes) {
+    return {id, name, weights, bytes, Layout::f32, nullptr, nullptr};
+}
+
+constexpr std::array kUnreadable = {
+    sized(6, "Q5_0", 32, 22),      sized(7, "Q5_1", 32, 24),      sized(9, "Q8_1", 32, 36),
+    sized(10, "Q2_K", 256, 84),    sized(11, "Q3_K", 256, 110),   sized(12, "Q4_K", 256, 144),
+    sized(13, "Q5_K", 256, 176),   sized(14, "Q6_K", 256, 210),   sized(15, "Q8_K", 256, 292),
+    sized(16, "IQ2_XXS", 256, 66), sized(17, "IQ2_XS", 256, 74),  sized(18, "IQ3_XXS", 256, 98),
+    sized(19, "IQ1_S", 256, 50),   sized(20, "IQ4_NL", 32, 18),   sized(21, "IQ3_S", 256, 110),
+    sized(22, "IQ2_S", 256, 82),   sized(23, "IQ4_XS", 256, 136), sized(24, "I8", 1, 1),
+    sized(25, "I16", 1, 2),        sized(26, "I32", 1, 4),        sized(27, "I64", 1, 8),
+    sized(28, "F64", 1, 8),        sized(29, "IQ1_M", 256, 56),   sized(34, "TQ1_0", 256, 54),
+    sized(35, "TQ2_0", 256, 66),   sized(39, "MXFP4", 32, 17),
+};
+
+constexpr std::array kReadable = {&types::f32,  &types::f16,  &types::bf16,
+                                  &types::q8_0, &types::q4_0, &types::q4_1};
+
+}  // namespace
+
+std::size_t tile_bytes(Layout layout, std::size_t width) {
+    const std::size_t groups = width / kGroup;
+    const std::size_t halves = kTileRows * sizeof(std::uint16_t);
+    switch (layout) {
+        case Layout::f32:
+            return kTileRows * width * sizeof(float);
+        case Layout::f16:
+        case Layout::bf16:
+            return halves * width;
+        case Layout::q8:
+            return groups * (halves + kTileRows * kGroup);
+        case Layout::q4:
+            return groups * (halves + kTileRows * kGroup / 2);
+        case Layout::q4_min:
+            return groups * (2 * halves + kTileRows * kGroup / 2);
+    }
+    return 0;
+}
+
+const TensorType* find_tensor_type(std::uint32_t id) {
+    for (const auto* type : kReadable) {
+        if (type->id == id) return type;
+    }
+    for (const auto& type : kUnreadable) {
+        if (type.id == id) return &type;
+    }
+    return nullptr;
+}
+
+std::vector<std::string> readable_type_names() {
+    std::vector<std::string> names;
+    for (const auto* type : kReadable) names.emplace_back(type->name);
+    return names;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+    std::string text;
+    for (const auto& name : names) text += (text.empty() ? "" : ", ") + name;
+    return text;
+}
+
+}  // namespace quarry

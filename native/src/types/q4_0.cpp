@@ -1,0 +1,29 @@
+// 18 bytes: scale f16, 16 bytes; byte j holds weight j in its low and weight 16 + j in its high nibble,
+// offset 8.
+#include "blocks.h"
+
+namespace quarry::types {
+
+static void dequantize(const std::byte* row, std::size_t width, float* out) {
+    for (std::size_t b = 0; b < width / kGroup; ++b, row += 18, out += kGroup) {
+        const float scale = f16_to_f32(load<std::uint16_t>(row));
+        for (std::size_t j = 0; j < 16; ++j) {
+            const int byte = load<std::uint8_t>(row + 2 + j);
+            out[j] = scale * static_cast<float>((byte & 15) - 8);
+            out[16 + j] = scale * static_cast<float>((byte >> 4) - 8);
+        }
+    }
+}
+
+static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
+    pack_words<18, 2, 4>(
+        rows, width, tile, 32,
+        [](const std::byte* block, std::size_t lane, std::uint16_t* scales) {
+            scales[lane] = load<std::uint16_t>(block);
+        },
+        [](std::uint32_t word) { return word; });
+}
+
+const TensorType q4_0{2, "Q4_0", kGroup, 18, Layout::q4, dequantize, pack};
+
+}  // namespace quarry::types

@@ -1,0 +1,30 @@
+// 20 bytes: scale f16, min f16, 16 bytes as in Q4_0 without the offset.
+#include "blocks.h"
+
+namespace quarry::types {
+
+static void dequantize(const std::byte* row, std::size_t width, float* out) {
+    for (std::size_t b = 0; b < width / kGroup; ++b, row += 20, out += kGroup) {
+        const float scale = f16_to_f32(load<std::uint16_t>(row));
+        const float min = f16_to_f32(load<std::uint16_t>(row + 2));
+        for (std::size_t j = 0; j < 16; ++j) {
+            const int byte = load<std::uint8_t>(row + 4 + j);
+            out[j] = scale * static_cast<float>(byte & 15) + min;
+            out[16 + j] = scale * static_cast<float>(byte >> 4) + min;
+        }
+    }
+}
+
+static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
+    pack_words<20, 4, 4>(
+        rows, width, tile, 64,
+        [](const std::byte* block, std::size_t lane, std::uint16_t* scales) {
+            scales[lane] = load<std::uint16_t>(block);
+            scales[kTileRows + lane] = load<std::uint16_t>(block + 2);
+        },
+        [](std::uint32_t word) { return word; });
+}
+
+const TensorType q4_1{3, "Q4_1", kGroup, 20, Layout::q4_min, dequantize, pack};
+
+}  // namespace quarry::types
