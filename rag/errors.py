@@ -3,6 +3,8 @@
 RagError
 ├── SettingsError             a setting that cannot be used; names the variable, the value and the range
 │   └── UnsafeBind            an address that others can reach, without an API key
+├── CannotListen              a port in use, a forbidden one, an address of another machine
+├── ServiceFailed             the running service answered the command line with an error, or not at all
 └── ApiError                  an answer in OpenAI's error form: status, type, code, param
     ├── InvalidRequest        400
     ├── UnsupportedParameter  400, a parameter that means something and is not supported
@@ -22,6 +24,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from engine.errors import ContextTooLong, EngineClosed, EngineError, QueueFull, TemplateError
+from ingest.errors import IndexDamaged, LibraryClosed
 
 
 class RagError(Exception):
@@ -34,6 +37,14 @@ class SettingsError(RagError):
 
 class UnsafeBind(SettingsError):
     """An address that others can reach, without an API key."""
+
+
+class CannotListen(RagError):
+    """A port in use, a forbidden one, or an address of another machine."""
+
+
+class ServiceFailed(RagError):
+    """The running service answered the command line with an error, or not at all."""
 
 
 class ApiError(RagError):
@@ -127,6 +138,8 @@ class NotReady(ApiError):
 class _HttpError(ApiError):
     """An error of the router: no such route, no such method, an unreadable body."""
 
+    type = "invalid_request_error"
+
     def __init__(self, error: HTTPException) -> None:
         phrase = HTTPStatus(error.status_code).phrase
         super().__init__(
@@ -151,8 +164,10 @@ def to_api_error(error: Exception) -> ApiError:
         )
     if isinstance(error, QueueFull):
         return Overloaded(str(error), headers={"Retry-After": str(max(1, error.retry_after))})
-    if isinstance(error, EngineClosed):
-        return NotReady("the engine is shutting down", headers={"Retry-After": "5"})
+    if isinstance(error, EngineClosed | LibraryClosed):
+        return NotReady("the service is shutting down", headers={"Retry-After": "5"})
+    if isinstance(error, IndexDamaged):
+        return NotReady("the index is being rebuilt", headers={"Retry-After": "5"})
     if isinstance(error, TemplateError):
         return InvalidRequest(f"the model's chat template refuses these messages: {error}", param="messages")
     if isinstance(error, EngineError):

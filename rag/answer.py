@@ -1,0 +1,238 @@
+"""Answer a conversation: one stream of events, read by the HTTP API and by whoever comes later."""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from anyio import to_thread
+from engine.chat_model import Delta, GenerationParams
+
+from engine.errors import ContextTooLong, EngineClosed
+from rag.citations import CitationFilter, Source, annotations, footer
+from rag.errors import NotReady
+from rag.extract import extract
+from rag.language import is_chinese
+from rag.models import Target
+from rag.ports import ChatModel, Engine, Message
+from rag.prompt import pack
+from rag.query import Conversation, read_conversation, search_query
+from rag.retriever import Retriever
+
+_NOTHING_FOUND = {
+    "en": "The documents do not say anything about this.",
+    "zh": "文档中没有找到与此相关的内容。",
+}
+_NO_DOCUMENTS = {
+    "en": "There are no documents to answer from yet: put some into the documents folder.",
+    "zh": "还没有可供查询的文档：请先把文档放进文档文件夹。",
+}
+_TITLE_WORDS = 5
+_TITLE_CHARACTERS = 24
+_SUMMARY_TURNS = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A conversation, what it is for, and how to draw the answer.
+
+    params.max_tokens None: as many as `answer_tokens` and the context allow.
+    """
+
+    target: Target
+    messages: Sequence[Message]
+    params: GenerationParams
+    with_footer: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What answers are made from."""
+
+    engine: Engine
+    retriever: Retriever
+    context_tokens: int
+    answer_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """The search is done; the numbered sources that the answer may cite."""
+
+    query: str
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The prompt was admitted; text follows when it has been read."""
+
+    n_prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """A piece of the answer. `deltas` is what the model said for it, before repair."""
+
+    text: str
+    deltas: tuple[Delta, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The answer is complete."""
+
+    finish_reason: str
+    n_prompt_tokens: int
+    n_completion_tokens: int
+    sources: tuple[Source, ...] = ()
+    cited: tuple[int, ...] = ()
+    annotations: tuple[dict[str, Any], ...] = ()
+
+
+Event = Retrieved | Started | Text | End
+
+
+async def answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
+    """Yield Retrieved (where documents are asked), Started (where a model writes), Text…, End.
+
+    Closing the iterator cancels the generation. Raises: what the engine and the library raise.
+    """
+    conversation = read_conversation(ask.messages)
+    chat = parts.engine.chat
+    if ask.target.kind == "documents" and conversation.task == "question":
+        events = _from_documents(ask, conversation, parts)
+    elif chat is not None:
+        plain = [*conversation.history, _last(ask, conversation)] if ask.target.kind == "documents" else None
+        events = _from_model(ask, plain or list(ask.messages), chat, parts)
+    else:
+        events = _without_model(conversation)
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
+async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) -> AsyncGenerator[Event, None]:
+    query = search_query(conversation)
+    search = partial(parts.retriever.search, query, collections=ask.target.collections)
+    passages = await to_thread.run_sync(search)
+    chat = parts.engine.chat
+    if chat is None or not passages:
+        sources = tuple(Source(n, passage, passage.text) for n, passage in enumerate(passages, 1))
+        yield Retrieved(query, sources)
+        async for event in _quoted(ask, conversation, sources, parts):
+            yield event
+        return
+    room, params = _budget(ask, chat, parts)
+    prompt = await to_thread.run_sync(
+        partial(pack, conversation, passages, chat=chat, context_tokens=parts.context_tokens, room=room)
+    )
+    yield Retrieved(query, prompt.sources)
+    marks = CitationFilter(len(prompt.sources))
+    written, end = "", None
+    async with aclosing(_generate(chat, prompt.token_ids, params)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, End):
+                end = piece
+            elif isinstance(piece, Text):
+                repaired = marks.feed(piece.text)
+                written += repaired
+                yield Text(repaired, piece.deltas)
+            else:
+                yield piece
+    assert end is not None  # noqa: S101 (_generate ends with it, or raises)
+    rest = marks.flush()
+    if not (written + rest).strip():
+        # A model that has nothing to say must not leave the reader with nothing.
+        rest = await _extract(conversation, prompt.sources, parts)
+    written += rest
+    listing = footer(prompt.sources, cited=marks.cited, chinese=is_chinese(conversation.question))
+    if tail := rest + (listing if ask.with_footer else ""):
+        yield Text(tail)
+    yield replace(
+        end,
+        sources=prompt.sources,
+        cited=tuple(marks.cited),
+        annotations=tuple(annotations(written, prompt.sources)),
+    )
+
+
+async def _quoted(
+    ask: Ask, conversation: Conversation, sources: tuple[Source, ...], parts: Parts
+) -> AsyncGenerator[Event, None]:
+    """Answer with quotations, or say that there is nothing to quote."""
+    chinese = is_chinese(conversation.question)
+    language = "zh" if chinese else "en"
+    text = await _extract(conversation, sources, parts) if sources else ""
+    if not text:
+        empty = await to_thread.run_sync(parts.retriever.is_empty, ask.target.collections)
+        yield Text((_NO_DOCUMENTS if empty else _NOTHING_FOUND)[language])
+        yield End("stop", 0, 0)
+        return
+    marks = annotations(text, sources)
+    cited = tuple(sorted({n for n in range(1, len(sources) + 1) if f"[{n}]" in text}))
+    yield Text(text + (footer(sources, cited=cited, chinese=chinese) if ask.with_footer else ""))
+    yield End("stop", 0, 0, sources, cited, tuple(marks))
+
+
+async def _extract(conversation: Conversation, sources: tuple[Source, ...], parts: Parts) -> str:
+    question = search_query(conversation)
+    return await to_thread.run_sync(partial(extract, question, sources, embedder=parts.retriever.embedder))
+
+
+async def _from_model(
+    ask: Ask, messages: list[Message], chat: ChatModel, parts: Parts
+) -> AsyncGenerator[Event, None]:
+    token_ids = await to_thread.run_sync(chat.prompt_tokens, messages)
+    left = chat.context_length - len(token_ids)
+    if left < 1:
+        raise ContextTooLong(
+            f"the messages have {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
+        )
+    params = replace(ask.params, max_tokens=min(ask.params.max_tokens or parts.answer_tokens, left))
+    async with aclosing(_generate(chat, token_ids, params)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
+async def _generate(
+    chat: ChatModel, token_ids: list[int], params: GenerationParams
+) -> AsyncGenerator[Event, None]:
+    generation = await to_thread.run_sync(chat.generate, token_ids, params)
+    try:
+        yield Started(len(token_ids))
+        finish_reason = None
+        async for delta in generation:
+            finish_reason = delta.finish_reason
+            if delta.text or delta.logprobs:
+                yield Text(delta.text, (delta,))
+        if finish_reason is None or finish_reason == "cancelled":
+            raise EngineClosed("the engine ended the generation before it was complete")
+        yield End(finish_reason, len(token_ids), generation.n_completion_tokens)
+    finally:
+        generation.cancel()
+
+
+async def _without_model(conversation: Conversation) -> AsyncGenerator[Event, None]:
+    """Give clients the title or summary that they want for themselves, from the user's own words."""
+    if conversation.task == "question":
+        raise NotReady("no chat model is configured: set QUARRY_CHAT_MODEL")
+    turns = [" ".join(turn.split()) for turn in conversation.turns]
+    if conversation.task == "title":
+        text = " ".join((turns or ["…"])[-1].split()[:_TITLE_WORDS])[:_TITLE_CHARACTERS]
+    else:
+        text = " / ".join(turns[-_SUMMARY_TURNS:]) or "…"
+    yield Text(text)
+    yield End("stop", 0, 0)
+
+
+def _last(ask: Ask, conversation: Conversation) -> Message:
+    return {"role": ask.messages[-1]["role"], "content": conversation.question}
+
+
+def _budget(ask: Ask, chat: ChatModel, parts: Parts) -> tuple[int, GenerationParams]:
+    """Share the context between prompt and answer; at most a quarter of it is kept for the answer."""
+    wanted = ask.params.max_tokens or parts.answer_tokens
+    reserved = min(wanted, chat.context_length // 4)
+    return chat.context_length - reserved, replace(ask.params, max_tokens=reserved)

@@ -1,0 +1,66 @@
+"""The service: OpenAI's wire over the engine and the library."""
+
+from anyio import CapacityLimiter
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+
+from engine.errors import EngineError
+from ingest.errors import IngestError
+from rag import wire
+from rag.admission import Admission
+from rag.answer import Parts
+from rag.api import chat, embeddings, health, models
+from rag.api import library as library_routes
+from rag.boundary import Boundary, error_response
+from rag.errors import ApiError
+from rag.ports import Engine, Library
+from rag.retriever import Retriever
+from rag.service import Service
+from rag.settings import Settings
+
+# NextChat appends /v1/... to whatever address it is given, and its own server route is imitated by others.
+PREFIXES = ("/v1", "/v1/v1", "/api/openai/v1", "")
+_EMBEDDING_THREADS = 4
+
+
+def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastAPI:
+    """Build the service over an open engine and an open library; whoever opened them closes them."""
+    app = FastAPI(
+        title="Quarry",
+        summary="Ask your documents, over OpenAI's API",
+        # These pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    retriever = Retriever(
+        embedder=engine.embedder, library=library, limit=settings.top_k, candidates=settings.candidates
+    )
+    app.state.settings = settings
+    app.state.engine = engine
+    app.state.library = library
+    app.state.retriever = retriever
+    app.state.service = Service(
+        settings=settings,
+        library=library,
+        parts=Parts(engine, retriever, settings.context_tokens, settings.answer_tokens),
+        admission=Admission(settings.queue_limit),
+        embedding_threads=CapacityLimiter(_EMBEDDING_THREADS),
+        started=wire.now(),
+    )
+    for kind in (ApiError, HTTPException, RequestValidationError, EngineError, IngestError):
+        app.add_exception_handler(kind, _answer_error)
+    routes = APIRouter()
+    for module in (chat, embeddings, models, health):
+        routes.include_router(module.router)
+    for prefix in PREFIXES:
+        app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")
+    app.include_router(library_routes.router, prefix="/v1")
+    app.add_middleware(Boundary, settings=settings)
+    return app
+
+
+async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+    return error_response(error)

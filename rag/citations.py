@@ -1,0 +1,150 @@
+"""Citations: checked while the answer streams, listed after it, stripped when they come back."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from rag.retriever import Passage
+
+_HEADINGS = {"en": "Sources", "zh": "来源"}
+_FOOTER = re.compile(r"\n*-{3}\n\*\*(?:Sources|来源)\*\*\n\n(?:- \\?\[\d+\\?\] [^\n]*(?:\n|$))+\s*$")
+_REASONING_LINES = re.compile(r"\A(?:> ?[^\n]*(?:\n|$))+\n*")
+_MARKER = re.compile(r"\[(\d{1,3}(?:\s*[,，]\s*\d{1,3})*)\]")
+_OPEN_MARKER = re.compile(
+    r"(?:\[[\d\s,，]{0,20}|\$|`{1,3}[^\S\n]*(?:j(?:s(?:o(?:n(?::(?:m(?:c(?:p)?)?)?)?)?)?)?)?)\Z"
+)
+_MCP_FENCE = re.compile(r"(`{3,}[^\S\n]*json):mcp", re.IGNORECASE)
+_PRICE = re.compile(r"(?<![\\$])\$(?=\d)")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|$~])")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A numbered passage, as the answer may cite it.
+
+    prompt_text: what the model reads of it, cut to the budget and without control tokens.
+    """
+
+    number: int
+    passage: Passage
+    prompt_text: str
+
+    def as_json(self, *, cited: bool | None = None) -> dict[str, Any]:
+        """Give the entry of the `sources` field. `cited` is null while the answer is not finished."""
+        passage = self.passage
+        return {
+            "number": self.number,
+            "chunk_ids": list(passage.chunk_ids),
+            "collection": passage.collection,
+            "path": passage.path,
+            "title": passage.title,
+            "heading_path": list(passage.heading_path),
+            "page": passage.page,
+            "score": round(passage.score, 6),
+            "text": passage.text,
+            "cited": cited,
+        }
+
+
+class CitationFilter:
+    """Repair an answer while it streams.
+
+    Markers of sources that do not exist go, `$` before a digit is escaped (two of them on a line would
+    become maths), and fences of `json:mcp`, which some clients execute, lose their `:mcp`. Text that may
+    still become one of these is held back until it is decided.
+    """
+
+    def __init__(self, n_sources: int) -> None:
+        self._n_sources = n_sources
+        self._held = ""
+        self._in_code = False
+        self.cited: list[int] = []
+
+    def feed(self, text: str) -> str:
+        """Take the next piece; give what is certain."""
+        self._held += text
+        match = _OPEN_MARKER.search(self._held)
+        cut = match.start() if match else len(self._held)
+        ready, self._held = self._held[:cut], self._held[cut:]
+        return self._repair(ready)
+
+    def flush(self) -> str:
+        """Give what was held back: the answer is at its end."""
+        ready, self._held = self._held, ""
+        return self._repair(ready)
+
+    def _repair(self, text: str) -> str:
+        text = _MCP_FENCE.sub(r"\1", text)
+        parts = re.split(r"(`+)", text)
+        for i, part in enumerate(parts):
+            if i % 2:
+                self._in_code = not self._in_code
+            elif not self._in_code:
+                parts[i] = _PRICE.sub(r"\\$", _MARKER.sub(self._check, part))
+        return "".join(parts)
+
+    def _check(self, marker: re.Match[str]) -> str:
+        numbers = [int(number) for number in re.findall(r"\d+", marker[1])]
+        known = [n for n in numbers if 1 <= n <= self._n_sources]
+        for number in known:
+            if number not in self.cited:
+                self.cited.append(number)
+        return "".join(f"[{number}]" for number in known)
+
+
+def footer(sources: Sequence[Source], *, cited: Iterable[int], chinese: bool) -> str:
+    """List the sources that the answer cites, or all of them where it cites none, as Markdown."""
+    wanted = set(cited)
+    shown = [source for source in sources if source.number in wanted] or list(sources)
+    if not shown:
+        return ""
+    lines = [f"- [{source.number}] {describe(source.passage)}" for source in shown]
+    return f"\n\n---\n**{_HEADINGS['zh' if chinese else 'en']}**\n\n" + "\n".join(lines)
+
+
+def describe(passage: Passage) -> str:
+    """Name a passage in one line of Markdown: file, headings, page."""
+    name = escape_markdown(passage.path)
+    if passage.heading_path:
+        name += ", " + escape_markdown(" › ".join(passage.heading_path))
+    return name + (f", p. {passage.page}" if passage.page is not None else "")
+
+
+def annotations(text: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
+    """Say where the answer cites what, in OpenAI's `url_citation` form; offsets are characters of `text`."""
+    by_number = {source.number: source for source in sources}
+    found = []
+    for marker in _MARKER.finditer(text):
+        source = by_number.get(int(marker[1])) if marker[1].isdigit() else None
+        if source is not None:
+            passage = source.passage
+            place = f"#page={passage.page}" if passage.page is not None else ""
+            found.append(
+                {
+                    "type": "url_citation",
+                    "url_citation": {
+                        "start_index": marker.start(),
+                        "end_index": marker.end(),
+                        "title": passage.title or passage.path,
+                        "url": f"quarry:{quote(passage.path)}{place}",
+                    },
+                }
+            )
+    return found
+
+
+def strip_own_marks(text: str) -> str:
+    """Take our source list and leading `> ` reasoning lines off an answer that comes back in the history."""
+    return _REASONING_LINES.sub("", _FOOTER.sub("", text)).strip()
+
+
+def quote_text(text: str) -> str:
+    """Make document text safe to show: no maths from `$`, no block that a client would execute."""
+    return re.sub(r"(?<!\\)\$", r"\\$", _MCP_FENCE.sub(r"\1", text))
+
+
+def escape_markdown(text: str) -> str:
+    """Show a name as it is written, on one line."""
+    return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))

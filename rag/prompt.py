@@ -1,0 +1,142 @@
+"""Pack passages and history into a prompt, to an exact token budget."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import ContextTooLong
+from rag.citations import Source
+from rag.language import is_chinese, sentences
+from rag.ports import ChatModel
+from rag.query import Conversation
+from rag.retriever import Passage
+
+# Short and plain: the smallest models lose the thread in long instructions.
+_RULES = {
+    "en": (
+        "Answer the question from the numbered sources and from nothing else. "
+        "After each fact write the number of its source, like [1]. "
+        "If the sources do not hold the answer, say that the documents do not say."
+    ),
+    "zh": (
+        "只根据编号的资料回答问题，不要使用其他知识。每个事实后面注明资料的编号，例如 [1]。"
+        "资料里没有答案时，就说文档中没有提到。请用中文回答。"
+    ),
+}
+_QUESTION = {
+    "en": "Sources:\n\n{sources}\n\nQuestion: {question}",
+    "zh": "资料：\n\n{sources}\n\n问题：{question}",
+}
+_LEAST_PASSAGE_TOKENS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What the model reads, and the numbered passages in it."""
+
+    token_ids: list[int]
+    sources: tuple[Source, ...]
+
+
+def pack(
+    conversation: Conversation,
+    passages: Sequence[Passage],
+    *,
+    chat: ChatModel,
+    context_tokens: int,
+    room: int,
+) -> Prompt:
+    """Fit the best passages and the latest history into `room` tokens, `context_tokens` of them passages.
+
+    The question always stays; passages go before history. Raises: ContextTooLong, where not even the question
+    and the rules fit.
+    """
+    bare = _messages(conversation, (), history=())
+    least = len(chat.prompt_tokens(bare))
+    if least > room:
+        raise ContextTooLong(
+            f"the question and its instructions have {least} tokens; {chat.name} has room for {room}"
+        )
+    sources = _fit_passages(conversation, passages, chat, min(room, least + context_tokens))
+    history = list(conversation.history)
+    while True:
+        token_ids = chat.prompt_tokens(_messages(conversation, sources, history=history))
+        if len(token_ids) <= room:
+            return Prompt(token_ids, sources)
+        if not history:  # cannot be: the passages were fitted without it
+            raise ContextTooLong(f"the prompt has {len(token_ids)} tokens; {chat.name} has room for {room}")
+        _drop_oldest(history)
+
+
+def _fit_passages(
+    conversation: Conversation, passages: Sequence[Passage], chat: ChatModel, limit: int
+) -> tuple[Source, ...]:
+    fitted: tuple[Source, ...] = ()
+    for passage in passages:
+        text = _disarm(passage.text, chat)
+        added = (*fitted, Source(len(fitted) + 1, passage, text))
+        spare = limit - len(chat.prompt_tokens(_messages(conversation, added, history=())))
+        if spare < 0:
+            # The first passage is cut rather than left out; later ones make way for shorter ones after them.
+            if fitted:
+                continue
+            added = (Source(1, passage, _cut(text, chat, -spare)),)
+            while len(chat.prompt_tokens(_messages(conversation, added, history=()))) > limit:
+                shorter = added[0].prompt_text[: len(added[0].prompt_text) * 3 // 4]
+                if not shorter:
+                    return ()
+                added = (Source(1, passage, shorter),)
+        fitted = added
+    return fitted
+
+
+def _messages(
+    conversation: Conversation, sources: Sequence[Source], *, history: Sequence[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    language = "zh" if is_chinese(conversation.question) else "en"
+    system = [m["content"] for m in history if m["role"] == "system"]
+    listing = "\n\n".join(f"[{s.number}] {_heading(s.passage)}\n{s.prompt_text}" for s in sources)
+    return [
+        {"role": "system", "content": "\n\n".join((_RULES[language], *system))},
+        *({"role": m["role"], "content": m["content"]} for m in history if m["role"] != "system"),
+        {
+            "role": "user",
+            "content": _QUESTION[language].format(sources=listing, question=conversation.question),
+        },
+    ]
+
+
+def _heading(passage: Passage) -> str:
+    return " > ".join((passage.path, *passage.heading_path))
+
+
+def _drop_oldest(history: list[dict[str, Any]]) -> None:
+    """Forget the oldest turn; instructions of the client go last."""
+    for index, message in enumerate(history):
+        if message["role"] != "system":
+            del history[index]
+            return
+    del history[0]
+
+
+def _cut(text: str, chat: ChatModel, excess: int) -> str:
+    """Leave off sentences at the end until `excess` tokens are gone."""
+    keep = max(_LEAST_PASSAGE_TOKENS, chat.count_tokens(text) - excess)
+    kept = ""
+    for sentence in sentences(text):
+        longer = f"{kept} {sentence}".strip()
+        if chat.count_tokens(longer) > keep:
+            break
+        kept = longer
+    return kept or text[: keep * 2]
+
+
+def _disarm(text: str, chat: ChatModel) -> str:
+    """Break up what the tokenizer would read as control tokens: a document must not end a turn."""
+    if chat.tokenize(text, special=True) == chat.tokenize(text, special=False):
+        return text
+    for mark in ("<", "[", "|"):
+        text = text.replace(mark, mark + " ")
+        if chat.tokenize(text, special=True) == chat.tokenize(text, special=False):
+            break
+    return text

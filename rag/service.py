@@ -1,0 +1,62 @@
+"""What the routes share, and how they reach it."""
+
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from anyio import CapacityLimiter
+from fastapi import Request
+
+from rag.admission import Admission
+from rag.answer import Parts
+from rag.errors import ApiError
+from rag.ports import Library
+from rag.settings import Settings
+
+T = TypeVar("T")
+
+
+class ClientGone(ApiError):
+    """The client closed the connection; nobody reads this answer."""
+
+    status = 499
+    default_code = "client_closed_request"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts of a running service. `embedding_threads` keeps bulk embedding from blocking searches."""
+
+    settings: Settings
+    library: Library
+    parts: Parts
+    admission: Admission
+    embedding_threads: CapacityLimiter
+    started: int
+
+
+def service_of(request: Request) -> Service:
+    """Give the service that answers a request."""
+    service: Service = request.app.state.service
+    return service
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """Run `work`; cancel it when the client closes the connection. Raises: ClientGone, what `work` raises."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientGone("the client closed the connection")
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

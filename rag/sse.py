@@ -1,0 +1,69 @@
+"""Server-sent events as OpenAI clients read them: data lines only, no names, no comments."""
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
+from typing import Any, Generic, TypeVar
+
+from fastapi.sse import format_sse_event
+from starlette.responses import StreamingResponse
+from starlette.types import Send
+
+DONE = format_sse_event(data_str="[DONE]")
+T = TypeVar("T")
+
+
+def event(data: Any) -> bytes:
+    """Encode one event."""
+    return format_sse_event(data_str=json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+
+
+class EventStream(StreamingResponse):
+    """A stream of events that is closed, and so cancels its work, as soon as the client is gone."""
+
+    def __init__(self, events: AsyncGenerator[bytes, None], *, headers: dict[str, str]) -> None:
+        # Buffering proxies would hold the first words back.
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **headers}
+        super().__init__(events, media_type="text/event-stream", headers=headers)
+        self._events = events
+
+    async def stream_response(self, send: Send) -> None:
+        """Send headers at once, then the events; close them however this ends."""
+        async with aclosing(self._events):
+            await super().stream_response(send)
+
+
+class Patient(Generic[T]):
+    """An async iterator whose next item can be waited for with a limit, without losing it."""
+
+    def __init__(self, source: AsyncGenerator[T, None]) -> None:
+        self._source = source
+        self._pending: asyncio.Task[tuple[T] | None] | None = None
+
+    async def next(self, *, within: float) -> tuple[T] | None:
+        """Give the next item in a tuple, or None at the end. Raises: TimeoutError after `within` seconds."""
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(_step(self._source))
+        done, _ = await asyncio.wait({self._pending}, timeout=within)
+        if not done:
+            raise TimeoutError
+        task, self._pending = self._pending, None
+        return task.result()
+
+    async def aclose(self) -> None:
+        """Stop the source, wherever it is."""
+        if self._pending is not None:
+            self._pending.cancel()
+            # The caller leaves; what the source still has to say has no reader.
+            with suppress(asyncio.CancelledError, Exception):
+                await self._pending
+            self._pending = None
+        await self._source.aclose()
+
+
+async def _step(source: AsyncIterator[T]) -> tuple[T] | None:
+    try:
+        return (await anext(source),)
+    except StopAsyncIteration:
+        return None

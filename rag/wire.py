@@ -1,0 +1,203 @@
+"""OpenAI's wire: what requests may hold, and the answers' shapes.
+
+Unknown fields are ignored, as clients send many. What means something and is not supported is refused.
+"""
+
+import time
+from typing import Annotated, Any, Literal
+
+from engine.chat_model import Delta, GenerationParams
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
+
+from rag.citations import Source
+from rag.errors import InvalidRequest, UnsupportedParameter
+
+
+def _encodable(text: str) -> str:
+    """Refuse half characters, which JSON can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError("holds half of a surrogate pair, which is no text") from error
+    return text
+
+
+String = Annotated[StrictStr, AfterValidator(_encodable)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
+
+
+class ContentPart(_Body):
+    """A piece of a message: only text is read."""
+
+    type: String
+    text: String | None = None
+
+
+class ChatMessage(_Body):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: String | list[ContentPart] | None = None
+
+
+class StreamOptions(_Body):
+    """Options of a stream."""
+
+    include_usage: bool | None = False
+
+
+class ChatRequest(_Body):
+    """POST /v1/chat/completions. `top_k`, `min_p`, `repetition_penalty`, `sources_footer` are our own."""
+
+    model: String = Field(min_length=1, max_length=512)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
+    stream: StrictBool | None = False
+    stream_options: StreamOptions | None = None
+    n: StrictInt | None = Field(None, ge=1, le=128)
+    max_tokens: StrictInt | None = Field(None, ge=1, le=1 << 24)
+    max_completion_tokens: StrictInt | None = Field(None, ge=1, le=1 << 24)
+    temperature: Number | None = Field(None, ge=0, le=2)
+    top_p: Number | None = Field(None, gt=0, le=1)
+    top_k: StrictInt | None = Field(None, ge=0, le=1 << 20)
+    min_p: Number | None = Field(None, ge=0, le=1)
+    repetition_penalty: Number | None = Field(None, gt=0, le=2)
+    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
+    presence_penalty: Number | None = Field(None, ge=-2, le=2)
+    seed: StrictInt | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    stop: String | Annotated[list[String], Field(max_length=16)] | None = None
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(None, max_length=1024)
+    logprobs: StrictBool | None = False
+    top_logprobs: StrictInt | None = Field(None, ge=0, le=20)
+    sources_footer: StrictBool | None = None
+
+
+class EmbeddingRequest(_Body):
+    """POST /v1/embeddings."""
+
+    model: String = Field(min_length=1, max_length=512)
+    input: String | list[String] | list[StrictInt] | list[list[StrictInt]]
+    encoding_format: Literal["float", "base64"] = "float"
+    dimensions: StrictInt | None = Field(None, ge=1)
+
+
+# Fields that change the answer, with the values that change nothing.
+_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+    "functions": (None, []),
+    "function_call": (None, "none", "auto"),
+    "audio": (None,),
+    "modalities": (None, ["text"]),
+    "web_search_options": (None,),
+}
+
+
+def check_supported(body: ChatRequest) -> None:
+    """Refuse what the service cannot do rather than ignore it. Raises: UnsupportedParameter."""
+    extra = body.model_extra or {}
+    for name, harmless in _UNSUPPORTED.items():
+        if extra.get(name) not in harmless:
+            raise UnsupportedParameter(f"{name} is not supported here", param=name)
+    if extra.get("tools") and extra.get("tool_choice") != "none":
+        raise UnsupportedParameter(
+            "tools are not supported here: no tool would ever be called", param="tools"
+        )
+    if (chosen := extra.get("tool_choice")) not in (None, "none", "auto"):
+        raise UnsupportedParameter(f"tool_choice {str(chosen)[:60]!r} is not supported", param="tool_choice")
+    form = extra.get("response_format")
+    kind = form.get("type") if isinstance(form, dict) else form
+    if kind not in (None, "text"):
+        raise UnsupportedParameter(
+            f"response_format {str(kind)[:60]!r} is not supported here: only text is", param="response_format"
+        )
+    if (body.n or 1) > 1:
+        raise UnsupportedParameter(f"n={body.n} is not supported here: only one answer is", param="n")
+
+
+def plain_messages(body: ChatRequest) -> list[dict[str, Any]]:
+    """Give role and text of each message. Raises: UnsupportedParameter for images, sound, files, tools."""
+    plain = []
+    for index, message in enumerate(body.messages):
+        param = f"messages.{index}"
+        if message.role in ("tool", "function"):
+            raise UnsupportedParameter(f"{param}: role {message.role} is not supported here", param=param)
+        content = message.content if isinstance(message.content, str) else ""
+        for part in message.content if isinstance(message.content, list) else ():
+            if part.type not in ("text", "input_text", "output_text", "refusal"):
+                raise UnsupportedParameter(
+                    f"{param}: content of type {part.type[:40]!r} is not supported here: only text is",
+                    param=param,
+                )
+            content += part.text or ""
+        plain.append({"role": "system" if message.role == "developer" else message.role, "content": content})
+    return plain
+
+
+def generation_params(body: ChatRequest, *, temperature: float) -> GenerationParams:
+    """Translate how to draw the answer; `temperature` where the client gives none. Raises: InvalidRequest."""
+    if body.top_logprobs is not None and not body.logprobs:
+        raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+    stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
+    if any(not text or len(text) > 1024 for text in stop):
+        raise InvalidRequest("stop: each string needs 1 to 1024 characters", param="stop")
+    return GenerationParams(
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        temperature=temperature if body.temperature is None else body.temperature,
+        top_k=body.top_k or 0,
+        top_p=1.0 if body.top_p is None else body.top_p,
+        min_p=body.min_p or 0.0,
+        repetition_penalty=1.0 if body.repetition_penalty is None else body.repetition_penalty,
+        frequency_penalty=body.frequency_penalty or 0.0,
+        presence_penalty=body.presence_penalty or 0.0,
+        seed=body.seed,
+        stop=stop,
+        logit_bias=_logit_bias(body),
+        n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+
+
+def _logit_bias(body: ChatRequest) -> dict[int, float]:
+    try:
+        return {int(token): value for token, value in (body.logit_bias or {}).items()}
+    except ValueError as error:
+        raise InvalidRequest("logit_bias: keys must be token ids", param="logit_bias") from error
+
+
+def now() -> int:
+    """Give the time in whole seconds, as `created` wants it."""
+    return int(time.time())
+
+
+def usage(n_prompt: int, n_completion: int) -> dict[str, int]:
+    """Count the tokens of a request."""
+    return {
+        "prompt_tokens": n_prompt,
+        "completion_tokens": n_completion,
+        "total_tokens": n_prompt + n_completion,
+    }
+
+
+def logprobs(deltas: list[Delta]) -> dict[str, Any]:
+    """Give the `logprobs` of a choice."""
+    return {
+        "content": [
+            {
+                "token": item.token,
+                "bytes": list(item.bytes),
+                "logprob": item.logprob,
+                "top_logprobs": [
+                    {"token": token, "bytes": list(raw), "logprob": value} for token, raw, value in item.top
+                ],
+            }
+            for delta in deltas
+            for item in delta.logprobs
+        ],
+        "refusal": None,
+    }
+
+
+def sources_json(sources: tuple[Source, ...], cited: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Give the `sources` field of an answer."""
+    return [source.as_json(cited=source.number in cited) for source in sources]
