@@ -7,7 +7,6 @@ and no metadata filter has to be evaluated over all rows (at 10,000 rows the fil
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -156,10 +155,3 @@ class DenseIndex:
         with contextlib.suppress(IndexDamaged), _damage():
             self._client.close()  # type: ignore[attr-defined] # Client has it, ClientAPI does not say so
         self._collections.clear()
-
-
-def batches(ids: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Cut ids into lists of at most `size`."""
-    iterator = iter(ids)
-    while batch := list(itertools.islice(iterator, size)):
-        yield batch

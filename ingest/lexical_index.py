@@ -95,22 +95,26 @@ class LexicalIndex:
         """Add (chunk id, collection id, text); known ids are replaced. Visible after commit()."""
         import tantivy
 
+        rows = list(rows)
+        self.delete([chunk_id for chunk_id, _, _ in rows])
         with _damage():
             writer = self._open_writer()
             for chunk_id, collection_id, text in rows:
-                writer.delete_documents_by_term("chunk_id", chunk_id)
                 document = tantivy.Document()
                 document.add_unsigned("chunk_id", chunk_id)
                 document.add_unsigned("collection_id", collection_id)
                 document.add_text("words", " ".join(segment(text)))
                 writer.add_document(document)
 
-    def delete(self, ids: Iterable[int]) -> None:
+    def delete(self, ids: Sequence[int]) -> None:
         """Remove chunks; unknown ids are ignored. Gone after commit()."""
-        with _damage():
-            writer = self._open_writer()
-            for chunk_id in ids:
-                writer.delete_documents_by_term("chunk_id", chunk_id)
+        from tantivy import Query
+
+        if ids:
+            with _damage():
+                # By query: delete_documents_by_term takes a Python int for signed and finds nothing.
+                known = Query.term_set_query(self._schema, "chunk_id", list(ids))
+                self._open_writer().delete_documents_by_query(known)
 
     def commit(self) -> None:
         """Make all changes durable and searchable."""

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+MAX_ATTEMPTS = 3
 _CHUNK_COLUMNS = """
     SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens
     FROM chunks c JOIN versions v ON v.id = c.version_id
@@ -122,6 +123,17 @@ class Record:
             ).fetchall()
         return [_chunk(row) for row in rows]
 
+    def drafts(self, document_id: int) -> list[ChunkDraft]:
+        """Return a document's chunks as they were cut."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                "SELECT c.text, c.heading_path, c.page, c.n_tokens, c.start_offset, c.end_offset"
+                " FROM chunks c JOIN versions v ON v.id = c.version_id"
+                " WHERE v.document_id = ? ORDER BY c.ordinal",
+                (document_id,),
+            ).fetchall()
+        return [ChunkDraft(row[0], tuple(json.loads(row[1])), *row[2:]) for row in rows]
+
     def visible(self, ids: Iterable[int], collections: frozenset[str] | None = None) -> set[int]:
         """Return those of `ids` that are visible, and in one of `collections` where given."""
         names = None if collections is None else json.dumps(sorted(collections))
@@ -208,6 +220,16 @@ class Record:
             _replace_chunks(writer, version_id, collection_id, new.chunks, reindex=moved_from is not None)
         return document_id
 
+    def recut(self, document_id: int, drafts: Sequence[ChunkDraft]) -> None:
+        """Replace the chunks of a document whose text did not change: another tokenizer, another budget."""
+        with self._connections.writing() as writer:
+            version_id, collection_id = writer.execute(
+                "SELECT v.id, d.collection_id FROM versions v JOIN documents d ON d.id = v.document_id"
+                " WHERE d.id = ?",
+                (document_id,),
+            ).fetchone()
+            _replace_chunks(writer, version_id, collection_id, drafts, reindex=False)
+
     def move(self, document_id: int, path: str, collection: str, facts: FileFacts) -> None:
         """Give a document its new path; text, chunks and vectors stay."""
         with self._connections.writing() as writer:
@@ -233,16 +255,25 @@ class Record:
             )
 
     def fail(
-        self, path: str, collection: str, facts: FileFacts, sha256: bytes, reason: str, *, final: bool
+        self,
+        path: str,
+        collection: str,
+        facts: FileFacts,
+        sha256: bytes,
+        reason: str,
+        *,
+        verdict: Literal["passing", "counted", "final"],
     ) -> DocumentState:
         """Note that a file could not be read; the last good version, if any, stays visible.
 
-        The third failure on the same content, or a `final` one, is quarantined until the file changes.
+        The third `counted` failure on the same content, or a `final` one, is quarantined until the file
+        changes; a `passing` one (permissions, say) is tried again in every pass.
         """
         with self._connections.writing() as writer:
             row = writer.execute("SELECT sha256, attempts FROM documents WHERE path = ?", (path,)).fetchone()
             attempts = row[1] + 1 if row is not None and row[0] == sha256 else 1
-            state: DocumentState = "quarantined" if final or attempts >= 3 else "failed"
+            counted_out = verdict == "counted" and attempts >= MAX_ATTEMPTS
+            state: DocumentState = "quarantined" if verdict == "final" or counted_out else "failed"
             _upsert_document(writer, path, collection, facts, sha256, state, reason, attempts)
         return state
 
