@@ -72,6 +72,7 @@ void Sequence::release() {
     for (const auto block : blocks_) cache_->give_back(block);
     blocks_.clear();
     n_cached_ = 0;
+    sampler.forget_undrawn();
 }
 
 void Sequence::set_mask(std::vector<std::uint32_t> allowed) {

@@ -41,6 +41,10 @@ class Sampler {
 
     // Tells of a token that was fed: prompt until the first draw, drawn tokens are recorded by sample().
     void accept_prompt(std::int32_t id) { history_.push_back(id); }
+    // Tells that the prompt will be fed again; once something was drawn, what was fed stays known.
+    void forget_undrawn() {
+        if (!has_drawn()) history_.clear();
+    }
     bool has_drawn() const { return n_prompt_.has_value(); }
     // Only tokens with their bit set are drawn; empty lifts the restriction.
     void set_mask(std::vector<std::uint32_t> allowed) { mask_ = std::move(allowed); }

@@ -1,0 +1,71 @@
+"""Conversations to answers through the native decoder."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from engine.chat_template import ChatTemplate
+from engine.errors import ContextTooLong
+from engine.generation import Delta, Generation, GenerationParams, TokenLogprob
+from engine.scheduler import Scheduler
+from engine.tokenizer import Tokenizer
+
+__all__ = ["ChatModel", "Delta", "Generation", "GenerationParams", "TokenLogprob"]
+
+
+class ChatModel:
+    """A model that continues conversations; thread-safe."""
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Tokenizer,
+        template: ChatTemplate,
+        scheduler: Scheduler,
+        *,
+        context_length: int,
+        vocab_size: int,
+    ) -> None:
+        """Join the parts; see `Engine.open`. `context_length` is what fits model and cache."""
+        self.name = name
+        self.context_length = context_length
+        self._vocab_size = vocab_size
+        self._tokenizer = tokenizer
+        self._template = template
+        self._scheduler = scheduler
+
+    def count_tokens(self, text: str) -> int:
+        """Count the tokens of plain text, without special ones."""
+        return len(self._tokenizer.encode(text, add_special=False))
+
+    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Write a conversation as the model's template has it, up to where the answer begins.
+
+        Raises: TemplateError.
+        """
+        return self._template.render(messages, add_generation_prompt=True)
+
+    def tokenize(self, text: str, *, special: bool) -> list[int]:
+        """Cut text into ids, nothing added; `special` recognises control tokens in it."""
+        return self._tokenizer.encode(text, add_special=False, parse_special=special)
+
+    def prompt_tokens(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Render and cut a conversation. Raises: TemplateError."""
+        return self._tokenizer.encode(self.render(messages), parse_special=True)
+
+    def generate(self, prompt: Sequence[int], params: GenerationParams) -> Generation:
+        """Begin to continue `prompt`.
+
+        Raises: ContextTooLong, QueueFull, EngineClosed, ValueError (an id or bias outside the vocabulary).
+        """
+        left = self.context_length - len(prompt)
+        if left < 1:
+            raise ContextTooLong(
+                f"the prompt has {len(prompt)} tokens; {self.name} reads at most {self.context_length - 1}"
+            )
+        if not prompt:
+            raise ValueError("the prompt has no tokens")
+        for token_id in prompt:
+            if not 0 <= token_id < self._vocab_size:
+                raise ValueError(f"token {token_id} is outside the vocabulary of {self._vocab_size}")
+        n_most = left if params.max_tokens is None else min(left, params.max_tokens)
+        return self._scheduler.chat(prompt, params, n_most=n_most)

@@ -1,0 +1,205 @@
+"""Everything that models do, in one process: open it, hand it around, close it."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from engine import _native
+from engine.chat_model import ChatModel
+from engine.chat_template import ChatTemplate
+from engine.embedder import Embedder, EmbedderFingerprint
+from engine.errors import ModelNotFound, UnsupportedModel
+from engine.scheduler import Scheduler, SchedulerStatus
+from engine.tokenizer import Tokenizer, load_tokenizer
+
+_CACHE_TOKENS = 16384
+_CACHE_SHARE = 0.25  # of the machine's memory at most, where nobody says how much
+
+# For files without a template of their own; the form that most models have learned.
+_CHATML = (
+    "{% for message in messages %}"
+    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStatus:
+    """A moment of the engine."""
+
+    instruction_set: str
+    n_threads: int
+    weight_bytes: int
+    cache_bytes: int
+    scheduler: SchedulerStatus
+
+
+class Engine:
+    """The models of a process, sharing its threads and one scheduler."""
+
+    def __init__(
+        self,
+        pool: _native.ThreadPool,
+        decoder: _native.Decoder | None,
+        encoder: _native.Encoder | None,
+        scheduler: Scheduler,
+        chat: ChatModel | None,
+        embedder: Embedder | None,
+    ) -> None:
+        """Join the parts; use `open`."""
+        self.chat = chat
+        self.embedder = embedder
+        self._pool = pool
+        self._decoder = decoder
+        self._encoder = encoder
+        self._scheduler = scheduler
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        chat_model: Path | None,
+        embedding_model: Path | None,
+        threads: int | None = None,
+        cache_tokens: int | None = None,
+        queue_limit: int = 64,
+        document_prefix: str = "",
+        query_prefix: str = "",
+        instruction_set: str = "auto",
+    ) -> Self:
+        """Load the models. `threads` None: one for each core; `cache_tokens` None: what memory allows.
+
+        Raises: ModelNotFound, UnsupportedModel (the message names file, key or tensor), ValueError (threads).
+        """
+        pool = _native.ThreadPool(threads or n_cores(), instruction_set)
+        decoder = encoder = tokenizer = None
+        if chat_model is not None:
+            chat_file = _open_file(chat_model)
+            tokenizer = load_tokenizer(chat_file)
+            n_tokens = cache_tokens or _affordable_tokens(chat_file)
+            try:
+                decoder = _native.Decoder(chat_file, pool, cache_tokens=n_tokens)
+            except _native.GgufError as error:
+                raise UnsupportedModel(f"{chat_model}: {error}") from error
+            _check_vocabulary(chat_model, tokenizer, decoder.vocab_size)
+        if embedding_model is not None:
+            embedding_file = _open_file(embedding_model)
+            embedding_tokenizer = load_tokenizer(embedding_file)
+            try:
+                encoder = _native.Encoder(embedding_file, pool)
+            except _native.GgufError as error:
+                raise UnsupportedModel(f"{embedding_model}: {error}") from error
+            _check_vocabulary(embedding_model, embedding_tokenizer, encoder.vocab_size)
+        scheduler = Scheduler(decoder, encoder, tokenizer, queue_limit=queue_limit)
+        chat = embedder = None
+        if chat_model is not None and decoder is not None and tokenizer is not None:
+            chat = ChatModel(
+                model_name(chat_model),
+                tokenizer,
+                _template(chat_file, tokenizer),
+                scheduler,
+                context_length=min(decoder.context_length, decoder.n_blocks * decoder.block_tokens),
+                vocab_size=decoder.vocab_size,
+            )
+        if embedding_model is not None and encoder is not None:
+            fingerprint = EmbedderFingerprint(
+                gguf_sha256=_sha256(embedding_model),
+                pooling=encoder.pooling,
+                document_prefix=document_prefix,
+                query_prefix=query_prefix,
+                dimension=encoder.embedding_length,
+            )
+            embedder = Embedder(
+                model_name(embedding_model),
+                embedding_tokenizer,
+                scheduler,
+                fingerprint,
+                max_tokens=encoder.context_length,
+            )
+        return cls(pool, decoder, encoder, scheduler, chat, embedder)
+
+    def status(self) -> EngineStatus:
+        """Tell what runs on what, and how busy it is."""
+        models = [model for model in (self._decoder, self._encoder) if model is not None]
+        return EngineStatus(
+            instruction_set=self._pool.instruction_set,
+            n_threads=self._pool.n_threads,
+            weight_bytes=sum(model.weight_bytes for model in models),
+            cache_bytes=self._decoder.cache_bytes if self._decoder else 0,
+            scheduler=self._scheduler.status(),
+        )
+
+    def close(self) -> None:
+        """Stop; requests under way end with EngineClosed."""
+        self._scheduler.close()
+
+
+def model_name(path: Path) -> str:
+    """Return the id that clients see: the file's name as a plain slug."""
+    return re.sub(r"[^a-z0-9.]+", "-", path.stem.lower()).strip("-.")
+
+
+def n_cores() -> int:
+    """Count the physical cores that this process may use."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    siblings = set()
+    for cpu in allowed:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        try:
+            siblings.add(topology.read_text(encoding="ascii"))
+        except OSError:
+            return len(allowed)
+    return len(siblings)
+
+
+def _open_file(path: Path) -> _native.GgufFile:
+    try:
+        return _native.GgufFile(str(path))
+    except FileNotFoundError:
+        raise ModelNotFound(f"there is no model file {path}") from None
+    except OSError as error:
+        raise ModelNotFound(f"{path} cannot be read: {error.strerror or error}") from error
+    except _native.GgufError as error:
+        raise UnsupportedModel(f"{path}: {error}") from error
+
+
+def _check_vocabulary(path: Path, tokenizer: Tokenizer, n_embeddings: int) -> None:
+    if tokenizer.vocab_size > n_embeddings:
+        raise UnsupportedModel(
+            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, "
+            f"but the model only {n_embeddings} embeddings"
+        )
+
+
+def _template(file: _native.GgufFile, tokenizer: Tokenizer) -> ChatTemplate:
+    source = file.get("tokenizer.chat_template") if "tokenizer.chat_template" in file.keys() else _CHATML  # noqa: SIM118
+
+    def name(token_id: int | None) -> str:
+        return "" if token_id is None else tokenizer.token_text(token_id)
+
+    return ChatTemplate(str(source), bos_token=name(tokenizer.bos_id), eos_token=name(tokenizer.eos_id))
+
+
+def _affordable_tokens(file: _native.GgufFile) -> int:
+    """Return a cache size that several chats fill, within a quarter of the memory."""
+    keys = set(file.keys())
+    prefix = str(file.get("general.architecture")) if "general.architecture" in keys else ""
+
+    def number(key: str, absent: int) -> int:
+        value = file.get(f"{prefix}.{key}") if f"{prefix}.{key}" in keys else absent
+        return value if isinstance(value, int) and value > 0 else max(absent, 1)
+
+    n_heads = number("attention.head_count", 1)
+    head_dim = number("attention.key_length", number("embedding_length", 1) // n_heads)
+    n_values = 2 * number("block_count", 1) * number("attention.head_count_kv", n_heads) * head_dim
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(512, min(_CACHE_TOKENS, int(_CACHE_SHARE * memory) // (2 * n_values)))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

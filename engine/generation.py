@@ -1,0 +1,137 @@
+"""What a caller asks of a generation, and the channel through which it comes back."""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.errors import EngineError
+
+FinishReason = Literal["stop", "length", "cancelled"]
+TopToken = tuple[str, bytes, float]  # as it reads, its bytes, its logprob
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationParams:
+    """How to continue a prompt. Raises ValueError naming the field, its value and its range.
+
+    `max_tokens` None: as many as fit. `temperature` 0: greedy; `top_k` 0, `top_p` 1, `min_p` 0: off. `seed`
+    None: another one each time. `stop`: the text ends before the first of these. `logit_bias`: added to the
+    logits of these token ids. `n_logprobs` None: none; n: of the drawn and the n <= 20 most likely tokens.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    n_logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        ranges: tuple[tuple[str, float | None, float, float], ...] = (
+            ("max_tokens", self.max_tokens, 1, 2**31 - 1),
+            ("temperature", self.temperature, 0, 100),
+            ("top_k", self.top_k, 0, 1_000_000),
+            ("top_p", self.top_p, 0, 1),
+            ("min_p", self.min_p, 0, 1),
+            ("repetition_penalty", self.repetition_penalty, 0.01, 100),
+            ("frequency_penalty", self.frequency_penalty, -100, 100),
+            ("presence_penalty", self.presence_penalty, -100, 100),
+            ("seed", self.seed, -(2**63), 2**64 - 1),
+            ("n_logprobs", self.n_logprobs, 0, 20),
+        )
+        for name, value, low, high in ranges:
+            if value is not None and not low <= value <= high:
+                raise ValueError(f"{name} is {value}; allowed are {low} to {high}")
+        if "" in self.stop:
+            raise ValueError("stop holds an empty string; each must have at least one character")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenLogprob:
+    """A token, its bytes and its natural-logarithm probability; `top` lists the most likely ones likewise."""
+
+    token: str
+    bytes: bytes
+    logprob: float
+    top: tuple[TopToken, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of a generation; the last one has `finish_reason` set."""
+
+    text: str
+    n_tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    finish_reason: FinishReason | None = None
+
+
+class Generation:
+    """A running generation: one reader iterates it, in a thread or on an event loop; anyone may cancel it."""
+
+    def __init__(self, n_prompt_tokens: int, on_cancel: Callable[[], None]) -> None:
+        """Open the channel of a request that was admitted; `on_cancel` tells the scheduler."""
+        self.n_prompt_tokens = n_prompt_tokens
+        self.n_completion_tokens = 0
+        self._on_cancel = on_cancel
+        self._changed = threading.Condition()
+        self._items: deque[Delta | EngineError] = deque()
+        self._ended = False
+        self._wake: Callable[[], object] | None = None
+
+    def cancel(self) -> None:
+        """Stop and free everything at the next step; the iteration then ends with `cancelled`."""
+        self._on_cancel()
+
+    def put(self, item: Delta | EngineError) -> None:
+        """Hand a piece, or the error that ends it all, to the reader (for the scheduler)."""
+        with self._changed:
+            self._items.append(item)
+            self._changed.notify()
+            if self._wake is not None:
+                self._wake()
+
+    def __iter__(self) -> Iterator[Delta]:
+        """Yield pieces as they come; raises the error that ended the generation."""
+        while not self._ended:
+            with self._changed:
+                self._changed.wait_for(lambda: bool(self._items))
+                item = self._items.popleft()
+            yield self._check(item)
+
+    async def __aiter__(self) -> AsyncIterator[Delta]:
+        """Yield pieces as they come, on the running event loop; leaving early cancels."""
+        loop = asyncio.get_running_loop()
+        available = asyncio.Event()
+        with self._changed:
+            self._wake = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(available.set)
+        try:
+            while not self._ended:
+                with self._changed:
+                    available.clear()
+                    item = self._items.popleft() if self._items else None
+                if item is None:
+                    await available.wait()
+                else:
+                    yield self._check(item)
+        finally:
+            with self._changed:
+                self._wake = None
+            if not self._ended:
+                self.cancel()
+
+    def _check(self, item: Delta | EngineError) -> Delta:
+        if isinstance(item, EngineError):
+            self._ended = True
+            raise item
+        self._ended = item.finish_reason is not None
+        return item
