@@ -1,0 +1,234 @@
+"""The command `quarry`: results on stdout, one clear line on stderr for every error, never a traceback."""
+
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rag.settings import Settings
+
+_STARTED = time.monotonic()
+
+app = typer.Typer(
+    help="Ask your documents questions, on your own machine.",
+    epilog="Every command takes --debug, which shows the traceback of an error.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+models_app = typer.Typer(help="List, fetch and show models.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(models_app, name="models")
+
+ModelOption = Annotated[str, typer.Option("--model", "-m", help="quarry, or quarry-COLLECTION.")]
+
+
+class TensorType(StrEnum):
+    """What `convert` can write."""
+
+    F32 = "F32"
+    F16 = "F16"
+    BF16 = "BF16"
+    Q8_0 = "Q8_0"
+
+
+def main() -> None:
+    """Run the command line. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 stopped by Ctrl-C."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments, prog_name="quarry")
+    except Exception as error:
+        if "--debug" in sys.argv:
+            raise
+        from rag.terminal import print_error
+
+        print_error(explain(error))
+        sys.exit(1)
+
+
+def explain(error: Exception) -> str:
+    """Turn an error into the line that the user reads."""
+    from engine.errors import EngineError
+    from ingest.errors import IngestError
+    from rag.errors import RagError
+
+    if isinstance(error, EngineError | IngestError | RagError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"{type(error).__name__}: {error} (not foreseen; --debug shows where)"
+
+
+@app.command()
+def up() -> None:
+    """Fetch missing models, read the documents, serve, and keep watching the folder."""
+    from rag.stored_models import fetch_missing
+    from rag.terminal import console
+    from rag.up import serve
+
+    settings, out = _settings(serving=True), console()
+    settings.documents_dir.mkdir(parents=True, exist_ok=True)
+    serve(settings, out, find_models=lambda: fetch_missing(settings, out), started=_STARTED)
+
+
+@app.command("serve")
+def serve_command() -> None:
+    """Serve and keep watching the folder; fetch nothing."""
+    from rag.stored_models import find
+    from rag.terminal import console
+    from rag.up import serve
+
+    settings = _settings(serving=True)
+    serve(settings, console(), find_models=lambda: find(settings), started=_STARTED)
+
+
+@app.command()
+def ingest(
+    path: Annotated[Path | None, typer.Argument(help="Report only what lies below PATH.")] = None,
+) -> None:
+    """Bring the library up to the documents folder, once."""
+    from rag.client import connect
+    from rag.terminal import console, show_reading, show_report
+
+    settings, out = _settings(), console()
+    below = _inside(path, settings.documents_dir) if path is not None else None
+    with connect(settings) as client:
+        report = show_reading(out, client.reconcile())
+        show_report(out, report, below=below)
+
+
+@app.command()
+def search(
+    query: str,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=100, help="At most so many passages.")
+    ] = 6,
+    model: ModelOption = "quarry",
+) -> None:
+    """Find passages."""
+    from rag.client import connect
+    from rag.terminal import console, show_passages
+
+    with connect(_settings()) as client:
+        show_passages(console(), client.search(query, limit=limit, model=model))
+
+
+@app.command()
+def ask(question: str, model: ModelOption = "quarry") -> None:
+    """Answer one question from the documents, then list the sources."""
+    from rag.client import connect
+    from rag.terminal import console, show_answer
+
+    with connect(_settings()) as client:
+        show_answer(console(), client.ask([{"role": "user", "content": question}], model=model))
+
+
+@app.command()
+def chat(
+    documents: Annotated[
+        bool, typer.Option(help="Answer from the documents, or from the model alone.")
+    ] = True,
+    model: ModelOption = "quarry",
+) -> None:
+    """Talk: Ctrl-C stops an answer, Ctrl-D leaves, /help lists the rest."""
+    from rag.client import connect
+    from rag.repl import converse
+    from rag.terminal import console
+
+    with connect(_settings()) as client:
+        converse(client, console(), model=model, documents=documents)
+
+
+@app.command()
+def status() -> None:
+    """Show models, collections, and files that could not be read."""
+    from rag.client import connect
+    from rag.terminal import console, show_status
+
+    with connect(_settings()) as client:
+        show_status(console(), client.status())
+
+
+@app.command()
+def convert(
+    folder: Annotated[Path, typer.Argument(help="A Hugging Face folder with config.json and safetensors.")],
+    out: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
+    tensor_type: Annotated[
+        TensorType, typer.Option("--type", help="The type of the weights.")
+    ] = TensorType.F16,
+) -> None:
+    """Convert a Llama-family or BERT-family model to GGUF."""
+    from engine.convert import convert as convert_model
+    from rag.terminal import console, count_progress
+
+    terminal = console()
+    with count_progress(terminal) as bars:
+        task = bars.add_task("Converting", total=None)
+        convert_model(
+            folder,
+            out,
+            tensor_type=tensor_type.value,
+            progress=lambda done, total, _: bars.update(task, completed=done, total=total),
+        )
+    terminal.print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB). Use it: QUARRY_CHAT_MODEL={out}")
+
+
+@models_app.command("list")
+def list_models() -> None:
+    """List the presets and the models on disk."""
+    from rag.stored_models import describe_all
+    from rag.terminal import console, show_models
+
+    settings = _settings()
+    show_models(console(), describe_all(settings))
+
+
+@models_app.command("pull")
+def pull_models_command(
+    models: Annotated[
+        list[str] | None, typer.Argument(help="Presets or sources; none: those in use.")
+    ] = None,
+) -> None:
+    """Fetch models. This talks to the network."""
+    from rag.stored_models import in_use, pull
+    from rag.terminal import console
+
+    settings, out = _settings(), console()
+    for spec in models or in_use(settings):
+        out.print(f"{spec}: {pull(settings, spec, out)}")
+
+
+@models_app.command("show")
+def show_model_command(model: str) -> None:
+    """Show what a model file says of itself."""
+    from rag.stored_models import describe_file
+    from rag.terminal import console, show_facts
+
+    show_facts(console(), describe_file(_settings(), model))
+
+
+def _settings(*, serving: bool = False) -> "Settings":
+    """Read the settings once, and send log lines to stderr: all of them while serving, else warnings only."""
+    from rag.log import configure_logging
+    from rag.settings import load_settings
+
+    settings = load_settings()
+    configure_logging(settings.log_level if serving else "warning", as_json=serving and settings.log_json)
+    return settings
+
+
+def _inside(path: Path, folder: Path) -> str:
+    """Give `path` relative to the documents folder. Raises: BadParameter, naming how to add it."""
+    if not path.exists():
+        raise typer.BadParameter(f"{path} does not exist")
+    resolved, root = path.resolve(), folder.resolve()
+    if not resolved.is_relative_to(root):
+        raise typer.BadParameter(
+            f"{path} lies outside the documents folder {folder}. Copy it in (cp -r {path} {folder}/), "
+            f"or read that folder instead: QUARRY_DOCUMENTS_DIR={path}"
+        )
+    return resolved.relative_to(root).as_posix()

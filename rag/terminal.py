@@ -1,0 +1,180 @@
+"""What the commands show: tables, progress bars, answers, and what to try next."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+from rich.table import Table
+from rich.text import Text
+
+from rag.client import AnswerPart
+
+_EXCERPT = 300
+
+
+def console() -> Console:
+    """Make the console for results: no colours guessed from their text, no markup read from documents."""
+    return Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def print_error(message: str) -> None:
+    """Say on stderr what went wrong and the way out."""
+    Console(stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True).print(
+        Text.assemble(("quarry: ", "bold red"), message)
+    )
+
+
+@contextmanager
+def download_progress(out: Console) -> Iterator[Progress]:
+    """Show bytes, speed and time left."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=out) as progress:
+        yield progress
+
+
+@contextmanager
+def count_progress(out: Console) -> Iterator[Progress]:
+    """Show how many of how many are done."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn())
+    with Progress(*columns, console=out, transient=True) as progress:
+        yield progress
+
+
+def show_passages(out: Console, passages: Sequence[Mapping[str, Any]]) -> None:
+    """List what a search found, best first."""
+    if not passages:
+        out.print("Nothing in the documents matches.")
+    for number, passage in enumerate(passages, 1):
+        out.print(Text.assemble((f"[{number}] ", "bold"), (place(passage), "bold cyan")))
+        text = " ".join(str(passage["text"]).split())
+        out.print(text if len(text) <= _EXCERPT else text[:_EXCERPT].rstrip() + "…")
+        out.print()
+
+
+def show_answer(out: Console, parts: Iterable[AnswerPart]) -> str:
+    """Print an answer as it comes, then its sources; give the answer's text."""
+    answer = ""
+    sources: Sequence[Mapping[str, Any]] = ()
+    for part in parts:
+        sources = part.sources or sources
+        out.print(part.text, end="")
+        answer += part.text
+    out.print()
+    if cited := [source for source in sources if source.get("cited")] or sources:
+        out.print()
+        for source in cited:
+            out.print(Text.assemble((f"[{source['number']}] ", "bold"), (place(source), "cyan")))
+    return answer
+
+
+def place(passage: Mapping[str, Any]) -> str:
+    """Name where a passage stands: file, headings, page."""
+    parts = [str(passage["path"])]
+    if passage["heading_path"]:
+        parts.append(" › ".join(passage["heading_path"]))
+    if passage["page"] is not None:
+        parts.append(f"p. {passage['page']}")
+    return ", ".join(parts)
+
+
+def show_reading(out: Console, events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Show how far a pass over the documents is; give its report."""
+    report: Mapping[str, Any] = {}
+    with count_progress(out) as bars:
+        task = bars.add_task("Reading documents", total=None)
+        for event in events:
+            if progress := event.get("progress"):
+                bars.update(task, completed=progress["n_done"], total=progress["n_total"])
+            report = event.get("report", report)
+    return report
+
+
+def show_report(out: Console, report: Mapping[str, Any], *, below: str | None = None) -> None:
+    """Say what a pass changed, and which files (below `below`, where it is given) it could not read."""
+    kinds = ("added", "changed", "moved", "removed", "unchanged", "waiting")
+    said = ", ".join(f"{report[kind]} {kind}" for kind in kinds if report[kind])
+    out.print(f"Documents: {said or 'none yet'}")
+    shown = [
+        (path, reason)
+        for path, reason in report["failed"]
+        if below is None or path == below or path.startswith(f"{below}/") or below == "."
+    ]
+    _show_failures(out, shown)
+
+
+def _show_failures(out: Console, failures: Sequence[tuple[str, str]]) -> None:
+    if failures:
+        out.print(Text(f"{len(failures)} could not be read:", style="bold yellow"))
+    for path, reason in failures:
+        out.print(f"  {path}: {reason}")
+
+
+def show_status(out: Console, status: Mapping[str, Any]) -> None:
+    """Show the models, what each collection holds, and which files could not be read."""
+    for role, model in status["models"].items():
+        out.print(Text.assemble((f"{role + ' model':<16}", "bold"), model["name"] if model else "none"))
+    table = Table("collection", "documents", "passages", box=None, header_style="bold", pad_edge=False)
+    for collection in status["collections"]:
+        table.add_row(collection["name"], str(collection["n_documents"]), str(collection["n_chunks"]))
+    out.print()
+    out.print(table if status["collections"] else "No documents yet: put some into the documents folder.")
+    if status["failures"]:
+        out.print()
+    _show_failures(out, [(failure["path"], failure["reason"]) for failure in status["failures"]])
+
+
+def show_next_steps(
+    out: Console, url: str, *, collections: Sequence[str], needs_key: bool, starter: bool
+) -> None:
+    """Print what to try once the service is ready."""
+    question = {"model": "quarry", "messages": [{"role": "user", "content": "What does Quarry read?"}]}
+    key = "YOUR-KEY" if needs_key else "any"
+    header = "-H 'Authorization: Bearer YOUR-KEY' " if needs_key else ""
+    port = url.rsplit(":", 1)[1]
+    steps = f"""
+Try next, in another terminal:
+
+  .venv/bin/quarry ask "What does Quarry read?"
+
+  curl {url}/v1/chat/completions {header}-H 'Content-Type: application/json' \\
+    -d '{json.dumps(question)}'
+
+ChatGPT-Next-Web (as environment of its server; no /v1 at the end):
+
+  BASE_URL=http://host.docker.internal:{port}   (in a container; outside one: {url})
+  OPENAI_API_KEY={key}
+  CUSTOM_MODELS=-all,+quarry@OpenAI=My documents
+  DEFAULT_MODEL=quarry
+
+LangChain:
+
+  from langchain_openai import ChatOpenAI
+  ChatOpenAI(model="quarry", base_url="{url}/v1", api_key="{key}").invoke("What does Quarry read?")
+"""
+    out.print(steps.rstrip())
+    if others := [name for name in collections if name != "default"]:
+        out.print(f"\nModels for one collection each: {', '.join('quarry-' + name for name in others)}")
+    if starter:
+        out.print(
+            "\nThe starter models are small English demos. For Chinese and for real work:\n"
+            "  .venv/bin/quarry models list        shows what else there is"
+        )
+    out.print("\nCtrl-C stops.")

@@ -1,0 +1,117 @@
+"""The composition: settings, then models, engine, library, app and server."""
+
+import dataclasses
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from ingest.errors import IngestError, LibraryClosed
+from rag.client import announce, running_service, withdraw
+from rag.errors import CannotListen
+from rag.settings import Settings, check_bind
+from rag.stored_models import Models
+from rag.terminal import count_progress, print_error, show_next_steps, show_report
+
+if TYPE_CHECKING:
+    from engine.engine import Engine
+    from ingest.library import Library
+
+
+@contextmanager
+def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine, Library]]":
+    """Open the engine and the library, and close them in the other order."""
+    from engine.engine import Engine
+    from ingest.library import Library
+
+    engine = Engine.open(
+        chat_model=models.chat,
+        embedding_model=models.embedding,
+        threads=settings.threads,
+        cache_tokens=settings.cache_tokens,
+        queue_limit=settings.queue_limit,
+    )
+    try:
+        assert engine.embedder is not None  # noqa: S101 (an embedding model was given)
+        library = Library.open(
+            settings.data_dir,
+            documents_dir=settings.documents_dir,
+            embedder=engine.embedder,
+            chroma_url=settings.chroma_url,
+        )
+        try:
+            yield engine, library
+        finally:
+            library.close()
+    finally:
+        engine.close()
+
+
+def serve(settings: Settings, out: Console, *, find_models: Callable[[], Models], started: float) -> None:
+    """Serve until Ctrl-C or SIGTERM, and keep reading the documents folder.
+
+    started: time.monotonic() when the command began, for the time to ready.
+    Raises: CannotListen before anything slow is done.
+    """
+    from rag.server import Server, listen
+
+    check_bind(settings)
+    if url := running_service(settings.data_dir):
+        raise CannotListen(f"Quarry already serves {settings.data_dir} on {url}: use it, or stop it first")
+    listener = listen(settings.host, settings.port)
+    # By default SIGTERM would end the process before the library is closed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    with listener, open_house(settings, find_models()) as (engine, library):
+        from rag.app import create_app
+
+        app = create_app(settings, engine=engine, library=library)
+        url = _url(settings.host, listener.getsockname()[1])
+        reader = threading.Thread(
+            target=_read_documents, args=(settings, library, out, url), name="first-pass"
+        )
+
+        def on_listening() -> None:
+            announce(settings.data_dir, url)
+            out.print(f"Serving on {url} (ready in {time.monotonic() - started:.1f} s)")
+            reader.start()
+
+        try:
+            Server(app, on_listening=on_listening).run([listener])
+        except KeyboardInterrupt:
+            out.print("Stopped.")
+        finally:
+            withdraw(settings.data_dir)
+
+
+def _read_documents(settings: Settings, library: "Library", out: Console, url: str) -> None:
+    """Bring the library up to the folder, say what to try, and keep watching."""
+    try:
+        with count_progress(out) as bars:
+            task = bars.add_task("Reading documents", total=None)
+            report = library.reconcile(
+                on_progress=lambda now: bars.update(task, completed=now.n_done, total=now.n_total)
+            )
+        library.start_watching()
+    except LibraryClosed:
+        return  # Ctrl-C during the first pass
+    except IngestError as error:
+        print_error(f"{error}; the service goes on with what it has")
+        return
+    show_report(out, dataclasses.asdict(report))
+    show_next_steps(
+        out,
+        url,
+        collections=[collection.name for collection in library.collections()],
+        needs_key=bool(settings.api_keys),
+        starter="starter-chat" in (settings.chat_model, settings.embedding_model),
+    )
+
+
+def _url(host: str, port: int) -> str:
+    name = "127.0.0.1" if host in {"0.0.0.0", "::"} else host  # noqa: S104 (compared, not bound)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
