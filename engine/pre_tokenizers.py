@@ -33,7 +33,7 @@ _UPPER = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}
 _PATH_SYMBOLS = r" ?[^\s\p{L}\p{N}]+[\r\n/]*"
 _HAN = r"\p{Han}"
 
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _LLAMA3 = rf"{_ELISION}|{_WORDS}|\p{{N}}{{1,3}}|{_SYMBOLS}|{_SPACES}"
 _QWEN2 = rf"{_ELISION}|{_WORDS}|\p{{N}}|{_SYMBOLS}|{_SPACES}"
 _QWEN35 = (
@@ -87,8 +87,8 @@ _YOUTU_SCRIPTS = (
 )
 _BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
-_GPT2_CUTS = PreTokenizer((_GPT2,))
-_DIGIT_CUTS = PreTokenizer((r"\p{N}", _GPT2))
+_GPT2_CUTS = PreTokenizer((GPT2_PATTERN,))
+_DIGIT_CUTS = PreTokenizer((r"\p{N}", GPT2_PATTERN))
 _LLAMA3_CUTS = PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True)
 _QWEN2_CUTS = PreTokenizer((_QWEN2,))
 _GPT4O_CUTS = PreTokenizer((_GPT4O,))
@@ -103,16 +103,16 @@ def _named(cuts: PreTokenizer, names: str) -> dict[str, PreTokenizer]:
 
 
 PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
-    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", _GPT2, r"\p{N}+", r"[0-9][0-9][0-9]")),
+    "default": PreTokenizer((r"[\p{P}\$\+<=>\^~\|]+", GPT2_PATTERN, r"\p{N}+", r"[0-9][0-9][0-9]")),
     **_named(
         _GPT2_CUTS,
         "gpt-2 gpt2 phi-2 jina-es jina-de jina-v1-en jina-v2-es jina-v2-de jina-v2-code roberta-bpe gigachat "
         "a.x-4.0 mellum modern-bert mpt olmo jais trillion granite-docling exaone4",
     ),
-    **_named(_DIGIT_CUTS, "starcoder refact command-r smollm codeshell exaone minerva minerva-7b mellum2"),
+    **_named(_DIGIT_CUTS, "smollm starcoder refact command-r codeshell exaone minerva minerva-7b mellum2"),
     **_named(
         _LLAMA3_CUTS,
-        "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
+        "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
     ),
     **_named(PreTokenizer((_LLAMA3,)), "dbrx smaug-bpe chatglm-bpe"),
     **_named(_GLM4_CUTS, "glm4 glm5"),
@@ -142,7 +142,7 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     "deepseek-coder": PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _DEEPSEEK_CJK, r"\p{N}")),
     **_named(_DEEPSEEK3_CUTS, "deepseek-v3 hunyuan-dense hy_v4 joyai-llm"),
     "spark2_5": PreTokenizer((r"\p{N}{1,3}", _CJK, rf"{_DEEPSEEK3_WORDS}|[\r\n]|\s+(?!\S)|\s+", r"\p{N}")),
-    "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", _GPT2, r"[0-9][0-9][0-9]")),
+    "falcon": PreTokenizer((r"[\p{P}\$\+<=>\^~\|`]+", GPT2_PATTERN, r"[0-9][0-9][0-9]")),
     **_named(_BLOOM_CUTS, "bloom gpt3-finnish poro poro-chat"),
     "viking": PreTokenizer((_BLOOM, r"\p{N}")),
     "superbpe": PreTokenizer((r"\p{N}+", r"(?=(\d{3})+(?!\d))")),
@@ -160,7 +160,7 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
             r"([\t\n]|    |  )",
             r"\p{N}",
             r"[\p{P}!-/:-@\[-`{-~]",
-            _GPT2,
+            GPT2_PATTERN,
         ),
         add_bos=True,
     ),

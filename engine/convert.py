@@ -1,0 +1,164 @@
+"""Convert a Hugging Face folder (config.json, safetensors, tokenizer) to one GGUF file.
+
+Names and keys are those of llama.cpp's converter, so that its programs read our files too. Tensors go
+through one by one.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.convert_architectures import Conversion, find_conversion
+from engine.convert_vocab import write_vocab
+from engine.errors import ConversionError
+from engine.safetensors_folder import StoredTensor, read_json, read_tensors
+
+TensorType = Literal["F32", "F16", "BF16", "Q8_0"]
+_BLOCK = 32
+_SLICE_BYTES = 64 << 20
+# llama.cpp keeps these in F32 whatever the file type: they are small and added, not multiplied.
+_ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
+_FILE_TYPES = {
+    "F32": gguf.LlamaFileType.ALL_F32,
+    "F16": gguf.LlamaFileType.MOSTLY_F16,
+    "BF16": gguf.LlamaFileType.MOSTLY_BF16,
+    "Q8_0": gguf.LlamaFileType.MOSTLY_Q8_0,
+}
+
+
+class ConvertProgress(Protocol):
+    """Hears how far a conversion is, in tensors."""
+
+    def __call__(self, done: int, total: int, label: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _OutTensor:
+    name: str
+    shape: tuple[int, ...]
+    type: gguf.GGMLQuantizationType
+    source: StoredTensor | NDArray[np.float32]
+    permute_heads: int | None
+
+
+def convert(
+    folder: Path,
+    out: Path,
+    *,
+    tensor_type: TensorType = "F16",
+    progress: ConvertProgress | None = None,
+) -> None:
+    """Convert the model in `folder` to the GGUF file `out`, which appears whole or not at all.
+
+    Matrices become `tensor_type`; norms, biases and other vectors stay F32. Rows that Q8_0 blocks of 32 do
+    not divide become F16. Raises: ConversionError naming what is missing or odd; OSError when `out` cannot
+    be written.
+    """
+    if tensor_type not in get_args(TensorType):
+        known = ", ".join(get_args(TensorType))
+        raise ConversionError(f"tensor type {tensor_type!r} cannot be written; known are {known}")
+    config = read_json(folder / "config.json")
+    conversion = find_conversion(config)
+    tensors = _plan(conversion, read_tensors(folder).values(), tensor_type)
+    writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[conversion.arch])
+    writer.add_type("model")
+    writer.add_name(folder.resolve().name)
+    writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
+    writer.add_file_type(_FILE_TYPES[tensor_type])
+    conversion.write_hparams(writer, folder)
+    write_vocab(writer, folder, kind=conversion.vocab, n_vocab=conversion.n_vocab)
+    part = out.with_name(out.name + ".part")
+    try:
+        _write(writer, tensors, part, progress)
+        part.replace(out)
+    finally:
+        writer.close()
+        with contextlib.suppress(FileNotFoundError):
+            part.unlink()
+
+
+def _plan(
+    conversion: Conversion, stored: Iterable[StoredTensor], tensor_type: TensorType
+) -> list[_OutTensor]:
+    names = gguf.get_tensor_name_map(conversion.arch, conversion.n_layers)
+    planned: dict[str, _OutTensor] = {}
+    for extra, values in conversion.extra_tensors():
+        planned[extra] = _OutTensor(extra, values.shape, gguf.GGMLQuantizationType.F32, values, None)
+    for tensor in stored:
+        source_name = conversion.rename(tensor.name)
+        if source_name is None:
+            continue
+        name = names.get_name(source_name, try_suffixes=(".weight", ".bias"))
+        if name is None:
+            raise ConversionError(f"tensor {tensor.name} is not one of a {conversion.name}")
+        expected = conversion.shape(name)
+        if expected is not None and expected != tensor.shape:
+            raise ConversionError(f"tensor {tensor.name} is {tensor.shape}; config.json makes it {expected}")
+        kind = _type_of(name, tensor.shape, tensor_type)
+        planned[name] = _OutTensor(name, tensor.shape, kind, tensor, conversion.permute_heads(name))
+    for name in conversion.required():
+        if name not in planned:
+            raise ConversionError(f"the tensor for {name} is missing in the folder")
+    return list(planned.values())
+
+
+def _type_of(name: str, shape: tuple[int, ...], wanted: TensorType) -> gguf.GGMLQuantizationType:
+    if len(shape) < 2 or name in _ALWAYS_F32:
+        return gguf.GGMLQuantizationType.F32
+    if wanted == "Q8_0" and shape[-1] % _BLOCK:
+        return gguf.GGMLQuantizationType.F16
+    return gguf.GGMLQuantizationType[wanted]
+
+
+def _write(
+    writer: gguf.GGUFWriter, tensors: list[_OutTensor], part: Path, progress: ConvertProgress | None
+) -> None:
+    for tensor in tensors:
+        block, block_bytes = gguf.GGML_QUANT_SIZES[tensor.type]
+        n_bytes = int(np.prod(tensor.shape, dtype=np.int64)) // block * block_bytes
+        writer.add_tensor_info(
+            tensor.name, tensor.shape, np.dtype(np.float32), n_bytes, raw_dtype=tensor.type
+        )
+    writer.write_header_to_file(part)
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for i, tensor in enumerate(tensors):
+        if progress is not None:
+            progress(i, len(tensors), tensor.name)
+        writer.write_tensor_data(_encode(tensor))
+    writer.flush()
+    for file in writer.fout or ():
+        os.fsync(file.fileno())
+    if progress is not None:
+        progress(len(tensors), len(tensors), part.name)
+
+
+def _encode(tensor: _OutTensor) -> NDArray[Any]:
+    """Return the tensor's values as the file holds them; only a slice of it is ever wide."""
+    if not isinstance(tensor.source, StoredTensor):
+        return tensor.source
+    raw = tensor.source.map()
+    if tensor.permute_heads is not None:
+        raw = _permute(raw, tensor.permute_heads)
+    if raw.ndim < 2:
+        return gguf.quants.quantize(tensor.source.to_float(raw), tensor.type)
+    rows = max(1, _SLICE_BYTES // (4 * max(1, raw.shape[1])))
+    return np.concatenate(
+        [
+            gguf.quants.quantize(tensor.source.to_float(raw[at : at + rows]), tensor.type)
+            for at in range(0, raw.shape[0], rows)
+        ]
+    )
+
+
+def _permute(rows: NDArray[Any], n_heads: int) -> NDArray[Any]:
+    """Reorder the rows of each head from halves (first all cosines, then all sines) to pairs."""
+    halves = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
+    return halves.swapaxes(1, 2).reshape(rows.shape)

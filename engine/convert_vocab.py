@@ -1,0 +1,243 @@
+"""Write a Hugging Face folder's tokenizer as GGUF keys.
+
+WordPiece from tokenizer.json or vocab.txt; SentencePiece from tokenizer.model, or from a tokenizer.json with
+byte fallback; byte-level BPE from tokenizer.json, whose pre-tokenizer is recognised by its expressions.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import gguf
+
+from engine.errors import ConversionError
+from engine.pre_tokenizers import GPT2_PATTERN, PRE_TOKENIZERS
+from engine.safetensors_folder import read_json
+from engine.sentencepiece_model import read_sentencepiece
+from engine.vocabulary import SPACE, TokenType
+
+_BERT_SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "bos": "[CLS]", "mask": "[MASK]"}
+_SPECIAL_TYPES = ("bos", "eos", "unk", "sep", "pad", "mask")
+_ADDED_SCORE = -1000.0
+
+
+@dataclass(slots=True)
+class _Vocab:
+    """Tokens by id as they are collected; ids without a token are padded as unused."""
+
+    tokens: dict[int, str] = field(default_factory=dict)
+    types: dict[int, TokenType] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)
+
+    def put(self, token_id: Any, text: Any, kind: TokenType, score: float = 0.0) -> None:
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not isinstance(text, str):
+            raise ConversionError(
+                f"the vocabulary maps {text!r:.60} to {token_id!r:.60}; text to id is expected"
+            )
+        self.tokens[token_id], self.types[token_id], self.scores[token_id] = text, kind, score
+
+    def write(self, writer: gguf.GGUFWriter, n_vocab: int, *, scored: bool) -> None:
+        outside = [i for i in self.tokens if not 0 <= i < n_vocab]
+        if outside:
+            raise ConversionError(f"token id {outside[0]} is outside the vocab_size {n_vocab} of config.json")
+        ids = range(n_vocab)
+        writer.add_token_list([self.tokens.get(i, f"[PAD{i}]") for i in ids])
+        if scored:
+            writer.add_token_scores([self.scores.get(i, -10000.0) for i in ids])
+        writer.add_token_types([int(self.types.get(i, TokenType.UNUSED)) for i in ids])
+
+
+def write_vocab(
+    writer: gguf.GGUFWriter, folder: Path, *, kind: Literal["bert", "causal"], n_vocab: int
+) -> None:
+    """Write tokens, types, scores, merges, special ids and chat template. Raises: ConversionError."""
+    json_path = folder / "tokenizer.json"
+    tokenizer = read_json(json_path) if json_path.exists() else {}
+    if kind == "bert":
+        _write_wordpiece(writer, folder, tokenizer, n_vocab)
+    elif (folder / "tokenizer.model").exists():
+        _write_sentencepiece(writer, folder, n_vocab)
+    elif _section(tokenizer, "model").get("type") == "BPE":
+        _write_bpe(writer, tokenizer, n_vocab)
+    else:
+        raise ConversionError(f"neither tokenizer.model nor a tokenizer.json of type BPE is in {folder}")
+    _write_special(writer, folder, n_vocab)
+
+
+def find_pre(tokenizer: Mapping[str, Any]) -> str:
+    """Return the `tokenizer.ggml.pre` whose expressions a tokenizer.json has. Raises: ConversionError."""
+    patterns = tuple(_patterns(tokenizer.get("pre_tokenizer")))
+    ignores = _section(tokenizer, "model").get("ignore_merges") is True
+    same = [name for name, cuts in PRE_TOKENIZERS.items() if cuts.patterns == patterns]
+    if not same:
+        raise ConversionError(
+            f"tokenizer.json cuts text by {patterns!r:.200}, a pre-tokenizer not known here"
+        )
+    return next((name for name in same if PRE_TOKENIZERS[name].ignore_merges is ignores), same[0])
+
+
+def _patterns(step: object) -> Iterator[str]:
+    if not isinstance(step, Mapping):
+        return
+    kind = step.get("type")
+    if kind == "Sequence":
+        for inner in step.get("pretokenizers", ()):
+            yield from _patterns(inner)
+    elif kind == "Split" and isinstance(pattern := step.get("pattern"), Mapping):
+        yield str(pattern.get("Regex", pattern.get("String")))
+    elif kind == "Digits":
+        yield r"\p{N}" if step.get("individual_digits") else r"\p{N}+"
+    elif kind == "ByteLevel":
+        if step.get("use_regex", True):
+            yield GPT2_PATTERN
+    else:
+        yield f"<{kind}>"
+
+
+def _section(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    section = values.get(key)
+    return section if isinstance(section, Mapping) else {}
+
+
+def _added_tokens(tokenizer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    added = tokenizer.get("added_tokens")
+    return [entry for entry in added if isinstance(entry, Mapping)] if isinstance(added, list) else []
+
+
+def _looks_special(text: str) -> bool:
+    """Say whether a token is a control token although its file does not say so, as llama.cpp does."""
+    if text in ("<pad>", "<mask>", "<2mass>", "[@BOS@]"):
+        return True
+    ends = (("<|", "|>"), ("<\uff5c", "\uff5c>"), ("<unused", ">"))
+    return any(text.startswith(start) and text.endswith(end) for start, end in ends)
+
+
+def _put_added(vocab: _Vocab, added: Sequence[Mapping[str, Any]]) -> None:
+    for entry in added:
+        text = entry.get("content")
+        special = entry.get("special") is True or _looks_special(str(text))
+        kind = TokenType.CONTROL if special else TokenType.USER_DEFINED
+        if kind is TokenType.USER_DEFINED and isinstance(text, str):
+            text = text.replace(SPACE, " ")
+        vocab.put(entry.get("id"), text, kind, _ADDED_SCORE)
+
+
+def _write_wordpiece(
+    writer: gguf.GGUFWriter, folder: Path, tokenizer: Mapping[str, Any], n_vocab: int
+) -> None:
+    pieces = _section(_section(tokenizer, "model"), "vocab")
+    if not pieces:
+        path = folder / "vocab.txt"
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as e:
+            raise ConversionError(f"neither tokenizer.json nor vocab.txt can be read in {folder}: {e}") from e
+        pieces = {line: i for i, line in enumerate(lines)}
+    special = {str(entry.get("content")) for entry in _added_tokens(tokenizer) if entry.get("special")}
+    special |= set(_BERT_SPECIAL.values())
+    vocab = _Vocab()
+    for text, token_id in pieces.items():
+        if text in special:
+            vocab.put(token_id, text, TokenType.CONTROL)
+        elif text.startswith("##"):
+            vocab.put(token_id, text[2:], TokenType.NORMAL)
+        else:
+            vocab.put(token_id, SPACE + text, TokenType.NORMAL)
+    writer.add_tokenizer_model("bert")
+    writer.add_tokenizer_pre("default")
+    vocab.write(writer, n_vocab, scored=False)
+    normalizer = _section(tokenizer, "normalizer")
+    lowercase = normalizer.get("lowercase", True) is not False
+    accents = normalizer.get("strip_accents")
+    writer.add_bool("tokenizer.ggml.normalizer.lowercase", lowercase)
+    writer.add_bool(
+        "tokenizer.ggml.normalizer.strip_accents", lowercase if accents is None else bool(accents)
+    )
+
+
+def _write_sentencepiece(writer: gguf.GGUFWriter, folder: Path, n_vocab: int) -> None:
+    model = read_sentencepiece(folder / "tokenizer.model")
+    vocab = _Vocab()
+    for token_id, piece in enumerate(model.pieces):
+        vocab.put(token_id, piece.text, piece.type, piece.score)
+    config_path = folder / "tokenizer_config.json"
+    config = read_json(config_path) if config_path.exists() else {}
+    decoder = _section(config, "added_tokens_decoder")
+    _put_added(
+        vocab,
+        [
+            {**entry, "id": int(token_id)}
+            for token_id, entry in decoder.items()
+            if isinstance(entry, Mapping)
+            and token_id.isdecimal()
+            and vocab.types.get(int(token_id)) is not TokenType.UNKNOWN
+        ],
+    )
+    writer.add_tokenizer_model("llama")
+    writer.add_tokenizer_pre("default")
+    vocab.write(writer, n_vocab, scored=True)
+    writer.add_add_space_prefix(model.add_dummy_prefix and config.get("add_prefix_space") is not False)
+
+
+def _write_bpe(writer: gguf.GGUFWriter, tokenizer: Mapping[str, Any], n_vocab: int) -> None:
+    model = _section(tokenizer, "model")
+    pieces = _section(model, "vocab")
+    merges = _read_merges(model)
+    by_scores = model.get("byte_fallback") is True
+    vocab = _Vocab()
+    # SentencePiece ranks tokens, not pairs: a token scores as the first pair that makes it.
+    rank: dict[str, int] = {}
+    if by_scores:
+        for i, (left, right) in enumerate(merges):
+            rank.setdefault(left + right, i)
+    unknown = model.get("unk_token")
+    for text, token_id in pieces.items():
+        kind = TokenType.NORMAL
+        if by_scores and text == unknown:
+            kind = TokenType.UNKNOWN
+        elif by_scores and len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+            kind = TokenType.BYTE
+        vocab.put(token_id, text, kind, -float(rank.get(text, len(merges))))
+    _put_added(vocab, [entry for entry in _added_tokens(tokenizer) if entry.get("content") != unknown])
+    if by_scores:
+        writer.add_tokenizer_model("llama")
+        writer.add_tokenizer_pre("default")
+    else:
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre(find_pre(tokenizer))
+        # Byte-level pieces hold no spaces, so a space can divide the pair.
+        writer.add_token_merges([f"{left} {right}" for left, right in merges])
+    vocab.write(writer, n_vocab, scored=by_scores)
+
+
+def _read_merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
+    merges = model.get("merges")
+    if not isinstance(merges, list):
+        raise ConversionError("tokenizer.json has no list of merges")
+    pairs = []
+    for i, merge in enumerate(merges):
+        parts = merge.split(" ") if isinstance(merge, str) else merge
+        if not isinstance(parts, list) or len(parts) != 2 or not all(isinstance(p, str) for p in parts):
+            raise ConversionError(
+                f"tokenizer.json has the merge {merge!r:.60} at {i}; two parts are expected"
+            )
+        pairs.append((parts[0], parts[1]))
+    return pairs
+
+
+def _write_special(writer: gguf.GGUFWriter, folder: Path, n_vocab: int) -> None:
+    try:
+        special = gguf.SpecialVocab(folder, n_vocab=n_vocab, special_token_types=_SPECIAL_TYPES)
+        special.add_to_gguf(writer, quiet=True)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:  # it trusts its input
+        raise ConversionError(f"the tokenizer's files in {folder} are odd: {e!r}") from e
+    written = special.special_token_ids
+    tokens = writer.kv_data[0]["tokenizer.ggml.tokens"].value
+    if writer.kv_data[0]["tokenizer.ggml.model"].value != "bert":
+        return
+    for name, text in _BERT_SPECIAL.items():
+        if name not in written:
+            if text not in tokens:
+                raise ConversionError(f"the vocabulary has no {text}")
+            getattr(writer, f"add_{name}_token_id")(tokens.index(text))

@@ -1,0 +1,128 @@
+"""Read a folder of safetensors files, one tensor at a time, without torch.
+
+Each file is an 8-byte little-endian header length, a JSON header, and the data. Headers are checked against
+the file before anything is mapped.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConversionError
+
+MAX_HEADER_BYTES = 100_000_000
+_DTYPES: Mapping[str, np.dtype[Any]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class StoredTensor:
+    """Where a tensor lies: `data` in the file is `shape`, slowest dimension first, of `dtype`."""
+
+    name: str
+    path: Path
+    offset: int
+    dtype: str
+    shape: tuple[int, ...]
+
+    def map(self) -> NDArray[Any]:
+        """Return the raw values, memory-mapped; BF16 as uint16. Raises: ConversionError."""
+        if self.dtype not in _DTYPES:
+            raise ConversionError(
+                f"tensor {self.name} is of type {self.dtype}; known are {', '.join(_DTYPES)}"
+            )
+        values: NDArray[Any] = np.memmap(self.path, _DTYPES[self.dtype], "r", self.offset, self.shape)
+        return values
+
+    def to_float(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """Widen raw values, or some of their rows, to float32."""
+        if self.dtype == "BF16":
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        return values.astype(np.float32)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object. Raises: ConversionError naming the file."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConversionError(f"{path.name} is missing in {path.parent}") from None
+    except (OSError, ValueError) as e:
+        raise ConversionError(f"{path} cannot be read: {e}") from e
+    if not isinstance(value, dict):
+        raise ConversionError(f"{path} holds a {type(value).__name__}; an object is expected")
+    return value
+
+
+def read_tensors(folder: Path) -> Mapping[str, StoredTensor]:
+    """List the tensors of a folder: model.safetensors, or the shards that its index names.
+
+    Raises: ConversionError naming the file and what is odd.
+    """
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        if not (folder / "model.safetensors").exists():
+            raise ConversionError(f"neither model.safetensors nor its index is in {folder}")
+        return _read_header(folder / "model.safetensors")
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise ConversionError(f"{index} has no weight_map")
+    tensors: dict[str, StoredTensor] = {}
+    for shard in sorted({str(name) for name in weight_map.values()}):
+        if Path(shard).name != shard:
+            raise ConversionError(f"{index} names the shard {shard!r}, which is not a plain file name")
+        tensors.update(_read_header(folder / shard))
+    for name in weight_map:
+        if name not in tensors:
+            raise ConversionError(
+                f"tensor {name} is in {index.name}, but not in the shard {weight_map[name]}"
+            )
+    return tensors
+
+
+def _read_header(path: Path) -> dict[str, StoredTensor]:
+    try:
+        n_file = path.stat().st_size
+        with path.open("rb") as file:
+            n_header = int.from_bytes(file.read(8), "little")
+            limit = min(MAX_HEADER_BYTES, n_file - 8)
+            if n_header > limit:
+                raise ConversionError(
+                    f"{path} has a header of {n_header} bytes; at most {limit} are possible"
+                )
+            header = json.loads(file.read(n_header))
+    except FileNotFoundError:
+        raise ConversionError(f"{path.name} is missing in {path.parent}") from None
+    except (OSError, ValueError) as e:
+        raise ConversionError(f"{path} cannot be read: {e}") from e
+    if not isinstance(header, dict):
+        raise ConversionError(f"{path} has a header that is no JSON object")
+    start = 8 + n_header
+    return {
+        name: _check_entry(name, path, entry, start, n_file - start)
+        for name, entry in header.items()
+        if name != "__metadata__"
+    }
+
+
+def _check_entry(name: str, path: Path, entry: Any, start: int, n_data: int) -> StoredTensor:
+    try:
+        dtype = str(entry["dtype"])
+        shape = tuple(int(n) for n in entry["shape"])
+        begin, end = (int(n) for n in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as e:
+        raise ConversionError(f"{path}: the header of tensor {name} is odd: {e}") from e
+    if not 0 <= begin <= end <= n_data or any(n < 0 for n in shape):
+        raise ConversionError(f"{path}: tensor {name} lies at {begin} to {end}; the file has {n_data} bytes")
+    if dtype in _DTYPES and end - begin != prod(shape) * _DTYPES[dtype].itemsize:
+        raise ConversionError(f"{path}: tensor {name} has {end - begin} bytes; {dtype} {shape} needs others")
+    return StoredTensor(name, path, start + begin, dtype, shape)

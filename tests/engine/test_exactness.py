@@ -1,0 +1,69 @@
+"""The engine's numbers against those of `transformers` (tests/golden/make_tiny_models.py, make_minilm.py)."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine.convert import TensorType, convert
+from engine.tokenizer import load_tokenizer
+
+native = pytest.importorskip("engine._native", reason="the native module is not built")
+DATA = Path(__file__).parents[1] / "data"
+TINY = DATA / "tiny"
+CAUSAL = sorted(p.name for p in TINY.iterdir() if p.name.startswith("llama"))
+LATER = ["qwen2", "qwen3"]
+
+
+def logits_error(name: str, tmp_path: Path) -> float:
+    """Convert a tiny model and return the worst logit error, relative to the largest logit."""
+    convert(TINY / name, tmp_path / "model.gguf", tensor_type="F32")
+    golden = np.load(TINY / name / "golden.npz")
+    decoder = native.Decoder(
+        native.GgufFile(str(tmp_path / "model.gguf")), native.ThreadPool(2), cache_tokens=256
+    )
+    logits = decoder.logits(golden["token_ids"])[-len(golden["logits"]) :]
+    return float(np.abs(logits - golden["logits"]).max() / np.abs(golden["logits"]).max())
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_logits_of_tiny_llamas(name: str, tmp_path: Path) -> None:
+    assert logits_error(name, tmp_path) <= 1e-3
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_logits_of_tiny_qwens(name: str, tmp_path: Path) -> None:
+    try:
+        error = logits_error(name, tmp_path)
+    except native.GgufError as e:
+        pytest.skip(f"this engine does not run the architecture yet: {e}")
+    assert error <= 1e-3
+
+
+@pytest.mark.parametrize("name", ["bert-mean", "bert-cls"])
+def test_vectors_of_tiny_berts(name: str, tmp_path: Path) -> None:
+    convert(TINY / name, tmp_path / "model.gguf", tensor_type="F32")
+    golden = np.load(TINY / name / "golden.npz")
+    encoder = native.Encoder(native.GgufFile(str(tmp_path / "model.gguf")), native.ThreadPool(2))
+    (vector,) = encoder.encode([golden["token_ids"]], normalize=True)
+    assert float(vector @ golden["vector"]) >= 0.99999
+
+
+@pytest.mark.parametrize(("tensor_type", "least"), [("F32", 0.9999), ("F16", 0.999)], ids=["F32", "F16"])
+def test_minilm_on_a_hundred_texts(
+    tensor_type: TensorType, least: float, starter_embedding_folder: Path, tmp_path: Path
+) -> None:
+    convert(starter_embedding_folder, tmp_path / "model.gguf", tensor_type=tensor_type)
+    file = native.GgufFile(str(tmp_path / "model.gguf"))
+    tokenizer = load_tokenizer(file)
+    texts = json.loads((DATA / "minilm" / "texts.json").read_text(encoding="utf-8"))
+    golden = np.load(DATA / "minilm" / "golden.npz")
+    encoder = native.Encoder(file, native.ThreadPool(2))
+    ids = [np.array(tokenizer.encode(text), np.int32) for text in texts]
+    assert [len(row) for row in ids] == golden["n_tokens"].tolist()
+    vectors = np.concatenate(
+        [encoder.encode(ids[at : at + 8], normalize=True) for at in range(0, len(ids), 8)]
+    )
+    cosines = (vectors * golden["vectors"]).sum(axis=1)
+    assert cosines.min() >= least, f"text {int(cosines.argmin())}"
