@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 
 from anyio import to_thread
-from engine.chat_model import Delta, GenerationParams
 
+from engine.chat_model import Delta, GenerationParams
 from engine.errors import ContextTooLong, EngineClosed
 from rag.citations import CitationFilter, Source, annotations, footer
-from rag.errors import NotReady
+from rag.errors import InvalidRequest, NotReady
 from rag.extract import extract
 from rag.language import is_chinese
 from rag.models import Target
@@ -199,7 +199,10 @@ async def _from_model(
 async def _generate(
     chat: ChatModel, token_ids: list[int], params: GenerationParams
 ) -> AsyncGenerator[Event, None]:
-    generation = await to_thread.run_sync(chat.generate, token_ids, params)
+    try:
+        generation = await to_thread.run_sync(chat.generate, token_ids, params)
+    except ValueError as error:  # the prompt is ours: what is left is a bias outside the vocabulary
+        raise InvalidRequest(str(error), param="logit_bias") from error
     try:
         yield Started(len(token_ids))
         finish_reason = None

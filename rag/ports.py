@@ -1,13 +1,19 @@
 """What the service needs of the engine and of the library; the real ones and the tests' small ones fit."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from __future__ import annotations
 
-import numpy as np
-from engine.chat_model import Delta, GenerationParams
-from numpy.typing import NDArray
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from ingest.values import Chunk, CollectionInfo, DocumentInfo, Hit
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from engine.chat_model import Delta, GenerationParams
+    from ingest.library import IngestProgress, IngestReport, LibraryStatus
+    from ingest.values import Chunk, CollectionInfo, DocumentInfo, Hit
 
 Message = Mapping[str, Any]
 
@@ -68,3 +74,5 @@ class Library(Protocol):
     def chunks(self, ids: Sequence[int]) -> list[Chunk]: ...
     def collections(self) -> list[CollectionInfo]: ...
     def documents(self) -> list[DocumentInfo]: ...
+    def status(self) -> LibraryStatus: ...
+    def reconcile(self, *, on_progress: Callable[[IngestProgress], None] | None = None) -> IngestReport: ...

@@ -5,11 +5,10 @@ import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from anyio import to_thread
-from engine.chat_model import Delta
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
@@ -19,6 +18,9 @@ from rag.citations import Source
 from rag.errors import to_api_error
 from rag.models import resolve_chat
 from rag.service import Service, service_of, unless_gone
+
+if TYPE_CHECKING:
+    from engine.chat_model import Delta
 
 log = structlog.get_logger("quarry.chat")
 router = APIRouter()

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from anyio import to_thread
 from fastapi import APIRouter, Request
 
+from rag.errors import NotReady
 from rag.service import service_of
 
 router = APIRouter()
@@ -17,8 +19,13 @@ async def health() -> dict[str, str]:
 
 @router.get("/ready")
 async def ready(request: Request) -> dict[str, Any]:
-    """Say which models answer; a service that is asked has its engine and its library open."""
-    engine = service_of(request).parts.engine
+    """Say which models answer. Raises: NotReady, while the search indexes are not open."""
+    service = service_of(request)
+    status = await to_thread.run_sync(service.library.status)
+    if not status.indexes_ready:
+        reason = status.index_error or "they are being opened"
+        raise NotReady(f"the search indexes are not ready: {reason}", headers={"Retry-After": "2"})
+    engine = service.parts.engine
     return {
         "status": "ready",
         "chat_model": engine.chat.name if engine.chat else None,

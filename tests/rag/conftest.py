@@ -14,6 +14,7 @@ from engine.chat_model import Delta, GenerationParams, TokenLogprob
 from numpy.typing import NDArray
 
 from engine.errors import ContextTooLong
+from ingest.library import LibraryStatus
 from ingest.values import Chunk, CollectionInfo, DocumentInfo, Hit
 from rag.language import terms
 
@@ -142,6 +143,7 @@ class FakeLibrary:
         self._embedder = embedder
         self._chunks: list[Chunk] = []
         self._next = 1
+        self.indexes_ready = True
 
     def put(self, path: str, *texts: str, collection: str = "default", page: int | None = None) -> None:
         self.delete(path)
@@ -197,6 +199,12 @@ class FakeLibrary:
 
     def documents(self) -> list[DocumentInfo]:
         return []
+
+    def status(self) -> LibraryStatus:
+        return LibraryStatus(
+            len({chunk.path for chunk in self._chunks}), len(self._chunks), 0, 0, 0, self.indexes_ready, None,
+            0, False, None, {}, (), {},
+        )  # fmt: skip
 
     def _visible(self, collections: frozenset[str] | None) -> list[Chunk]:
         return [c for c in self._chunks if collections is None or c.collection in collections]

@@ -455,8 +455,10 @@ async def test_embedding_of_unknown_model_is_404(client: httpx.AsyncClient) -> N
     assert "word-bag" in assert_openai_error(response, 404, "model_not_found")
 
 
-async def test_health_ready_and_balance(client: httpx.AsyncClient) -> None:
+async def test_health_ready_and_balance(client: httpx.AsyncClient, library: Any) -> None:
     assert (await client.get("/health")).json() == {"status": "ok"}
     assert (await client.get("/ready")).json()["chat_model"] == "parrot"
+    library.indexes_ready = False
+    assert_openai_error(await client.get("/ready"), 503, "not_ready")
     assert "hard_limit_usd" in (await client.get("/dashboard/billing/subscription")).json()
     assert "total_usage" in (await client.get("/dashboard/billing/usage?start_date=1")).json()
