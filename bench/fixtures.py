@@ -25,11 +25,11 @@ def models_folder() -> Path:
 
 def model_path(name: str, *, peer: Callable[[], Worker] | None) -> Path:
     """Return the file of a model, making it where it is not there. Raises: BenchError."""
-    if name == STARTER_CHAT:
-        return _pull("starter-chat")
     path = CACHE / f"{name}.gguf"
     if path.exists():
         return path
+    if name == STARTER_CHAT:
+        return _pull("starter-chat")
     CACHE.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
     if name == STARTER_EMBEDDING:

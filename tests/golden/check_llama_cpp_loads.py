@@ -1,0 +1,120 @@
+"""Check that llama.cpp loads the files that our converter writes, and computes from them what we compute.
+
+Usage, from the repository root, in Quarry's environment, with the peers' one in .venv-peers:
+    .venv/bin/python -m tests.golden.check_llama_cpp_loads ALL_MINILM_FOLDER
+
+Converts all-MiniLM-L6-v2 and the tiny models of tests/data/tiny to each tensor type, and compares token ids,
+vectors (cosine) and logits (greatest error over the greatest logit). Exits with 1 where one is out of bounds.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.worker import ROOT, BenchError, Worker
+from engine import _native as native
+from engine.convert import convert
+from engine.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+TINY = ROOT / "tests" / "data" / "tiny"
+TYPES = ("F32", "F16", "BF16", "Q8_0")
+MAX_ERROR = {"F32": 1e-3, "F16": 5e-3, "BF16": 2e-2, "Q8_0": 5e-2}
+"""Of logits. llama.cpp rounds what it multiplies by F16, BF16 and Q8_0 weights to the same type."""
+MIN_COSINE = {"F32": 0.9999, "F16": 0.9999, "BF16": 0.999, "Q8_0": 0.999}
+TEXTS = (
+    "A short sentence.",
+    "Quarry keeps documents, chunks and vectors in one record.",
+    "北京是中国的首都。 Mixed text, with digits 1234 and an emoji 🙂.",
+    "def add(a: int, b: int) -> int:\n    return a + b",
+    "word " * 200,
+)
+
+
+class Check:
+    """Counts what is out of bounds and prints each comparison."""
+
+    def __init__(self) -> None:
+        self.n_failed = 0
+
+    def record(self, what: str, passed: bool, found: str) -> None:
+        self.n_failed += not passed
+        print(f"{'ok  ' if passed else 'FAIL'} {what}: {found}")
+
+
+def written(source: Path, folder: Path) -> Iterator[tuple[str, Path]]:
+    """Convert `source` to every type that fits its row lengths; yield the type and the file."""
+    for kind in TYPES:
+        out = folder / f"{source.name}-{kind}.gguf"
+        convert(source, out, tensor_type=kind)
+        yield kind, out
+
+
+def check_encoder(
+    check: Check, peer: Worker, pool: native.ThreadPool, path: Path, kind: str, batch: Sequence[Sequence[int]]
+) -> None:
+    """Compare the vectors of token sequences."""
+    encoder = native.Encoder(native.GgufFile(str(path)), pool)
+    ours = encoder.encode([np.array(ids, np.int32) for ids in batch])
+    theirs = np.array(peer.ask({"do": "embed", "model": str(path), "ids": batch})["vectors"])
+    least = float((ours * theirs).sum(axis=1).min())
+    check.record(path.stem, least >= MIN_COSINE[kind], f"least cosine {least:.6f}")
+
+
+def check_tokenizer(check: Check, peer: Worker, path: Path) -> list[list[int]]:
+    """Compare the token ids of TEXTS; return ours."""
+    tokenizer = load_tokenizer(native.GgufFile(str(path)))
+    ours = [tokenizer.encode(text) for text in TEXTS]
+    theirs = peer.ask({"do": "tokenize", "model": str(path), "texts": TEXTS})["ids"]
+    n_equal = sum(a == b for a, b in zip(ours, theirs, strict=True))
+    check.record(f"{path.stem} token ids", n_equal == len(TEXTS), f"{n_equal} of {len(TEXTS)} texts")
+    return ours
+
+
+def check_decoder(check: Check, peer: Worker, pool: native.ThreadPool, path: Path, kind: str) -> None:
+    """Compare the logits after every token of a sequence."""
+    ids = np.load(TINY / path.stem.removesuffix(f"-{kind}") / "golden.npz")["token_ids"].astype(np.int32)
+    ours = native.Decoder(native.GgufFile(str(path)), pool, cache_tokens=256).logits(ids)
+    theirs = np.array(peer.ask({"do": "logits", "model": str(path), "ids": ids.tolist()})["logits"])
+    error = float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    check.record(path.stem, error <= MAX_ERROR[kind], f"greatest error {error:.1e} of the greatest logit")
+
+
+def check_tiny(check: Check, peer: Worker, pool: native.ThreadPool, folder: Path) -> None:
+    """Check every tiny model in every type; one that a side refuses is reported, not hidden."""
+    for source in sorted(path for path in TINY.iterdir() if path.is_dir()):
+        for kind, path in written(source, folder):
+            try:
+                if source.name.startswith("bert"):
+                    ids = np.load(source / "golden.npz")["token_ids"].tolist()
+                    check_encoder(check, peer, pool, path, kind, [ids])
+                else:
+                    check_decoder(check, peer, pool, path, kind)
+            except (BenchError, native.GgufError) as error:
+                check.record(path.stem, False, str(error))
+
+
+def main(minilm: Path) -> int:
+    check, pool = Check(), native.ThreadPool(1)
+    python = ROOT / ".venv-peers" / "bin" / "python"
+    with tempfile.TemporaryDirectory() as name, Worker(python, "tests.golden.llama_cpp_answers") as peer:
+        folder = Path(name)
+        for kind, path in written(minilm, folder):
+            ids = check_tokenizer(check, peer, path)
+            check_encoder(check, peer, pool, path, kind, ids)
+        check_tiny(check, peer, pool, folder)
+    print(f"{check.n_failed} out of bounds")
+    return 1 if check.n_failed else 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    sys.exit(main(Path(sys.argv[1])))
