@@ -62,8 +62,10 @@ class IndexSync:
             self._remove_leftovers()
             reason = self._open_and_audit()
             if reason is not None:
-                log.warning("index_rebuild", reason=reason)
+                if self._generation():
+                    log.warning("index_rebuild", reason=reason)
                 self.rebuild()
+                self.n_rebuilds -= self._generation() == 1  # the first build repairs nothing
             self.apply()
 
     def _open_and_audit(self) -> str | None:

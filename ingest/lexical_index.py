@@ -41,13 +41,14 @@ def segment(text: str) -> list[str]:
     """
     import rjieba
 
-    normalized = unicodedata.normalize("NFKC", text).casefold()
+    # A query may hold half a surrogate pair, which no index can.
+    valid = text.encode("utf-8", "ignore").decode()
+    normalized = unicodedata.normalize("NFKC", valid).casefold()
     return [
         piece
         for word in rjieba.cut_for_search(normalized)
         for piece in word.split()
-        if any(character.isalnum() for character in piece)
-        and len(piece.encode("utf-8", "replace")) <= MAX_TERM_BYTES
+        if any(character.isalnum() for character in piece) and len(piece.encode()) <= MAX_TERM_BYTES
     ]
 
 

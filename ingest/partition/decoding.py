@@ -14,6 +14,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE_BYTES = 256 * 1024
+_WESTERN = frozenset("àâäáåãçéèêëíîïóôöõúùûüñßœæÀÂÄÁÅÇÉÈÊÖÓÜÚÑ€‚„…‘’“”•–—«»°§©®™¿¡·²³½\xa0")
 
 
 def decode(data: bytes) -> str:
@@ -53,6 +54,8 @@ def _guess(data: bytes) -> str:
     )
     if ranked[0][0] < 0.2:
         return ranked[0][2]
+    if _is_western(data):
+        return "cp1252"
     from charset_normalizer import from_bytes
 
     best = from_bytes(data[:_SAMPLE_BYTES]).best()
@@ -61,6 +64,15 @@ def _guess(data: bytes) -> str:
             f"no encoding fits the {len(data)} bytes (tried UTF-8, UTF-16, GB18030, Big5 and others)"
         )
     return best.encoding
+
+
+def _is_western(data: bytes) -> bool:
+    """Tell whether all of it is everyday Western European text; guessers mistake short ones for Baltic."""
+    try:
+        text = data.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+    return all(character < "\x80" or character in _WESTERN for character in text)
 
 
 def _rarity(data: bytes, encoding: str) -> float:

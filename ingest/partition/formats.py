@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import zipfile
 from typing import IO, TYPE_CHECKING
@@ -54,6 +55,11 @@ def read(file: IO[bytes], suffix: str, limits: Limits) -> list[Element]:
         elements = reader(file, limits)
     except zipfile.BadZipFile as error:
         raise PartitionError(f"damaged, or not a {suffix} file: {error}") from error
+    # JSON and XML can spell half a surrogate pair, which is no character and cannot be stored.
+    elements = [
+        dataclasses.replace(element, text=element.text.encode("utf-8", "ignore").decode())
+        for element in elements
+    ]
     n = sum(len(element.text) for element in elements)
     if n > limits.text_characters:
         raise LimitExceeded(f"holds {n} characters of text; the limit is {limits.text_characters}")

@@ -255,18 +255,6 @@ def test_smaller_budget_cuts_the_stored_chunks_again(place: Place) -> None:
     assert library.check_indexes() is None
 
 
-@pytest.mark.parametrize(
-    "query",
-    ['"', "AND OR NOT", "title:(", "a" * 100_000, "\x00\ud800", "*:*", "😀", "", "[1 TO 9]", "年假 AND ("],
-    ids=["quote", "operators", "field", "long", "surrogate", "star", "emoji", "empty", "range", "chinese"],
-)
-def test_any_text_is_a_query(place: Place, query: str) -> None:
-    place.write("a.md", LEAVE)
-    library = place.open()
-    library.reconcile()
-    assert isinstance(library.search_lexical(query, limit=5, collections=None), list)
-
-
 def test_widths_and_case_find_each_other(place: Place) -> None:
     place.write("a.md", "Model ＡＢＣ１２３ is the newest.")
     library = place.open()
