@@ -34,55 +34,12 @@ FIXED = [
     "x" * 300,
     "\t\n\r\n  spaces \u3000\u00a0 everywhere  ",
 ]
-WORDS = [
-    "the",
-    "engine",
-    "reads",
-    "model",
-    "files",
-    "maps",
-    "them",
-    "and",
-    "multiplies",
-    "packed",
-    "weights",
-    "by",
-    "vectors",
-    "while",
-    "documents",
-    "are",
-    "cut",
-    "into",
-    "chunks",
-    "embedded",
-    "stored",
-    "searched",
-    "fused",
-    "ranked",
-    "cited",
-    "answered",
-    "by",
-    "a",
-    "small",
-    "server",
-    "on",
-    "one",
-    "machine",
-    "with",
-    "two",
-    "cores",
-    "memory",
-    "bandwidth",
-    "42",
-    "3.14",
-    "cache-friendly",
-    "tokenizer",
-    "Quarry's",
-    "GGUF",
-    "llama.cpp",
-    "HTTP/2",
-    "don't",
-]
+SENTENCE = (
+    "the engine reads model files maps them and multiplies packed weights by vectors while documents are cut "
+    "into chunks embedded stored searched fused ranked cited answered by a small server on one machine with "
+    "two cores memory bandwidth 42 3.14 cache-friendly tokenizer Quarry's GGUF llama.cpp HTTP/2 don't"
+)
+WORDS = SENTENCE.split()
 CHINESE = "知识库把文档切成小段并计算向量然后检索排序引用回答问题数据不会离开本机模型速度内存"
 CODE = [
     "for (int i = 0; i < n; ++i)",
