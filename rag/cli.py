@@ -174,7 +174,8 @@ def convert(
             tensor_type=tensor_type.value,
             progress=lambda done, total, _: bars.update(task, completed=done, total=total),
         )
-    terminal.print(f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB). Use it: QUARRY_CHAT_MODEL={out}")
+    size = f"{out.stat().st_size / 1e6:.1f} MB"
+    terminal.print(f"Wrote {out} ({size}). Use it as QUARRY_CHAT_MODEL or QUARRY_EMBEDDING_MODEL.")
 
 
 @models_app.command("list")

@@ -2,11 +2,10 @@
 
 import dataclasses
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -64,31 +63,32 @@ def serve(settings: Settings, out: Console, *, find_models: Callable[[], Models]
     if url := running_service(settings.data_dir):
         raise CannotListen(f"Quarry already serves {settings.data_dir} on {url}: use it, or stop it first")
     listener = listen(settings.host, settings.port)
-    # By default SIGTERM would end the process before the library is closed.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # By default SIGTERM would end the process before the library is closed: let it do as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with listener, open_house(settings, find_models()) as (engine, library):
         from rag.app import create_app
 
         app = create_app(settings, engine=engine, library=library)
         url = _url(settings.host, listener.getsockname()[1])
         reader = threading.Thread(
-            target=_read_documents, args=(settings, library, out, url), name="first-pass"
+            target=_read_documents, args=(settings, library, out, url, started), name="first-pass"
         )
 
         def on_listening() -> None:
             announce(settings.data_dir, url)
-            out.print(f"Serving on {url} (ready in {time.monotonic() - started:.1f} s)")
+            out.print(f"Serving on {url}")
             reader.start()
 
         try:
-            Server(app, on_listening=on_listening).run([listener])
-        except KeyboardInterrupt:
-            out.print("Stopped.")
+            # uvicorn ends what runs, then raises the signal that stopped it once more.
+            with suppress(KeyboardInterrupt):
+                Server(app, on_listening=on_listening).run([listener])
         finally:
             withdraw(settings.data_dir)
+    out.print("Stopped.")
 
 
-def _read_documents(settings: Settings, library: "Library", out: Console, url: str) -> None:
+def _read_documents(settings: Settings, library: "Library", out: Console, url: str, started: float) -> None:
     """Bring the library up to the folder, say what to try, and keep watching."""
     try:
         with count_progress(out) as bars:
@@ -102,6 +102,7 @@ def _read_documents(settings: Settings, library: "Library", out: Console, url: s
     except IngestError as error:
         print_error(f"{error}; the service goes on with what it has")
         return
+    out.print(f"Ready after {time.monotonic() - started:.1f} s")
     show_report(out, dataclasses.asdict(report))
     show_next_steps(
         out,
