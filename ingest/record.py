@@ -34,11 +34,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MAX_ATTEMPTS = 3
+# CROSS JOIN fixes the order: from the few chunks outward, not from all documents inward.
+_OWNERS = """
+    CROSS JOIN versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id
+    CROSS JOIN collections k ON k.id = d.collection_id
+"""
 _CHUNK_COLUMNS = """
     SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens
-    FROM chunks c JOIN versions v ON v.id = c.version_id
-    JOIN documents d ON d.id = v.document_id JOIN collections k ON k.id = d.collection_id
 """
+_LISTED_CHUNKS = f" FROM json_each(?) j CROSS JOIN chunks c ON c.id = j.value {_OWNERS}"
+_VERSION_CHUNKS = f" FROM chunks c {_OWNERS} WHERE c.version_id = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +100,7 @@ class Record:
         """Return the visible chunks in the order of `ids`; one snapshot, so never two versions."""
         with self._connections.reading() as reader:
             rows = reader.execute(
-                _CHUNK_COLUMNS + "WHERE c.id IN (SELECT value FROM json_each(?))",  # noqa: S608 - two literals
-                (json.dumps([int(i) for i in ids]),),
+                _CHUNK_COLUMNS + _LISTED_CHUNKS, (json.dumps([int(i) for i in ids]),)
             ).fetchall()
         found = {row[0]: _chunk(row) for row in rows}
         return [found[i] for i in ids if i in found]
@@ -110,7 +114,7 @@ class Record:
             if place is None:
                 return []
             rows = reader.execute(
-                f"{_CHUNK_COLUMNS} WHERE c.version_id = ? AND c.ordinal BETWEEN ? AND ? ORDER BY c.ordinal",
+                _CHUNK_COLUMNS + _VERSION_CHUNKS + " AND c.ordinal BETWEEN ? AND ? ORDER BY c.ordinal",
                 (place[0], place[1] - before, place[1] + after),
             ).fetchall()
         return [_chunk(row) for row in rows]
@@ -118,8 +122,12 @@ class Record:
     def document_chunks(self, document_id: int) -> list[Chunk]:
         """Return all visible chunks of a document, in reading order."""
         with self._connections.reading() as reader:
+            version = reader.execute(
+                "SELECT id FROM versions WHERE document_id = ?", (document_id,)
+            ).fetchone()
             rows = reader.execute(
-                f"{_CHUNK_COLUMNS} WHERE d.id = ? ORDER BY c.ordinal", (document_id,)
+                _CHUNK_COLUMNS + _VERSION_CHUNKS + " ORDER BY c.ordinal",
+                version or (0,),
             ).fetchall()
         return [_chunk(row) for row in rows]
 
@@ -139,10 +147,9 @@ class Record:
         names = None if collections is None else json.dumps(sorted(collections))
         with self._connections.reading() as reader:
             rows = reader.execute(
-                """SELECT c.id FROM chunks c JOIN versions v ON v.id = c.version_id
-                JOIN documents d ON d.id = v.document_id JOIN collections k ON k.id = d.collection_id
-                WHERE c.id IN (SELECT value FROM json_each(?))
-                AND (? IS NULL OR k.name IN (SELECT value FROM json_each(?)))""",
+                "SELECT c.id"
+                + _LISTED_CHUNKS
+                + "WHERE ? IS NULL OR k.name IN (SELECT value FROM json_each(?))",
                 (json.dumps([int(i) for i in ids]), names, names),
             ).fetchall()
         return {row[0] for row in rows}
@@ -389,23 +396,21 @@ class Record:
 
     def indexed_chunks(self, embedder_id: int, ids: Sequence[int]) -> list[IndexedChunk]:
         """Return those of `ids` that are visible, with their current collection."""
-        return self._indexed(
-            embedder_id, "c.id IN (SELECT value FROM json_each(?))", json.dumps(list(ids)), -1
-        )
+        source = "json_each(?) j CROSS JOIN chunks c ON c.id = j.value"
+        return self._indexed(embedder_id, source, (json.dumps([int(i) for i in ids]),))
 
     def indexed_chunks_after(self, embedder_id: int, chunk_id: int, *, limit: int) -> list[IndexedChunk]:
         """Return the next visible chunks by id, for rebuilding."""
-        return self._indexed(embedder_id, "c.id > ?", chunk_id, limit)
+        source = "(SELECT * FROM chunks WHERE id > ? ORDER BY id LIMIT ?) c"
+        return self._indexed(embedder_id, source, (chunk_id, limit))
 
-    def _indexed(self, embedder_id: int, where: str, value: object, limit: int) -> list[IndexedChunk]:
+    def _indexed(self, embedder_id: int, source: str, values: tuple[object, ...]) -> list[IndexedChunk]:
         with self._connections.reading() as reader:
             rows = reader.execute(
-                f"""SELECT c.id, d.collection_id, c.heading_path, c.text, e.vector
-                FROM chunks c JOIN versions v ON v.id = c.version_id
-                JOIN documents d ON d.id = v.document_id
+                f"""SELECT c.id, d.collection_id, c.heading_path, c.text, e.vector FROM {source} {_OWNERS}
                 LEFT JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
-                WHERE {where} ORDER BY c.id LIMIT ?""",  # noqa: S608 - both conditions are literals above
-                (embedder_id, value, limit),
+                ORDER BY c.id""",  # noqa: S608 - both sources are literals above
+                (*values, embedder_id),
             ).fetchall()
         return [
             IndexedChunk(

@@ -15,11 +15,12 @@ from ingest.errors import LimitExceeded, PartitionCrashed, PartitionError, Undec
 from ingest.partition.decoding import decode
 from ingest.partition.limits import MIB, Limits
 from ingest.partition.partitioner import Partitioner
-from ingest.values import Element
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from ingest.values import Element
 
 PARAGRAPH = "员工每年享有十五天带薪年假，其中至少五天应当连续使用，未使用的部分可以顺延到下一年。"
 
@@ -141,9 +142,9 @@ PDF = pdf(
     [(16, "Travel"), (11, "Trains are preferred to planes.")],
 )
 EML = (
-    "From: a@example.com\nTo: b@example.com\nSubject: =?utf-8?b?5L2g5aW9?=\n"
-    "Content-Type: text/plain; charset=gbk\nContent-Transfer-Encoding: 8bit\n\n"
-).encode() + PARAGRAPH.encode("gbk")
+    b"From: a@example.com\nTo: b@example.com\nSubject: =?utf-8?b?5L2g5aW9?=\n"
+    b"Content-Type: text/plain; charset=gbk\nContent-Transfer-Encoding: 8bit\n\n"
+) + PARAGRAPH.encode("gbk")
 
 HTML = (
     f"<html><body><h1>制度</h1><h2>假期</h2><p>{PARAGRAPH}</p>"
@@ -161,7 +162,9 @@ HTML = (
             "a.md", f"# T\n\n## U\n\n{PARAGRAPH}\n\n```\nx = 1\n\ny\n```\n".encode(),
             ["T|0", "U|1", PARAGRAPH, "x = 1\n\ny"], id="md",
         ),
-        pytest.param("a.html", HTML.encode(), ["制度|0", "假期|1", PARAGRAPH, "| k |\n| --- |\n| v |"], id="html"),
+        pytest.param(
+            "a.html", HTML.encode(), ["制度|0", "假期|1", PARAGRAPH, "| k |\n| --- |\n| v |"], id="html",
+        ),
         pytest.param(
             "a.htm", b'<meta charset="gb2312"><p>' + PARAGRAPH.encode("gbk"), [PARAGRAPH], id="html-gbk"
         ),
@@ -181,7 +184,9 @@ HTML = (
             ["Handbook|0", "Leave|1", PARAGRAPH, "| name | days |\n| --- | --- |\n| Ann | 15 |"], id="docx",
         ),
         pytest.param("a.pptx", pptx(), ["季度总结|0", PARAGRAPH], id="pptx"),
-        pytest.param("a.xlsx", xlsx(), ["工资表|0", "| name | days |\n| --- | --- |\n| Ann | 15 |"], id="xlsx"),
+        pytest.param(
+            "a.xlsx", xlsx(), ["工资表|0", "| name | days |\n| --- | --- |\n| Ann | 15 |"], id="xlsx",
+        ),
         pytest.param("a.epub", epub(), ["One|0", "First part.", "Two|0", PARAGRAPH], id="epub"),
         pytest.param(
             "a.pdf", PDF,

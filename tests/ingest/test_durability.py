@@ -1,0 +1,271 @@
+"""What must survive: kills at named steps, damaged indexes, deletion down to the byte, a full disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from ingest.errors import RecordTooNew, StorageFull
+from ingest.library import Library
+from ingest.record import Record
+from ingest.values import ChunkDraft, FileFacts, NewVersion
+
+if TYPE_CHECKING:
+    from tests.ingest.conftest import Place
+
+# Runs one pass and kills itself, as a power switch would, at the n-th call of a named step.
+KILLED = textwrap.dedent(
+    """
+    import importlib, os, signal, sys
+    from pathlib import Path
+    from ingest.library import Library
+    from tests.ingest.hashing_embedder import HashingEmbedder
+
+    data, documents, place, n, when = sys.argv[1:]
+    module, owner, name = place.split(":")
+    target = getattr(importlib.import_module(module), owner)
+    step, calls = getattr(target, name), [0]
+
+    def stepping(*arguments, **named):
+        calls[0] += 1
+        if calls[0] == int(n) and when == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        result = step(*arguments, **named)
+        if calls[0] == int(n):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return result
+
+    library = Library.open(
+        Path(data), documents_dir=Path(documents), embedder=HashingEmbedder(), settle_seconds=0.02
+    )
+    library._index_ready.wait()
+    setattr(target, name, stepping)
+    library.reconcile()
+    library.close()
+    """
+)
+
+
+def reconcile_killed(place: Place, step: str, n: int, when: str) -> int:
+    place.close()
+    return subprocess.run(
+        [sys.executable, "-c", KILLED, place.data, place.documents, step, str(n), when],
+        cwd=Path(__file__).parents[2], stdout=subprocess.DEVNULL, check=False, timeout=120,
+    ).returncode  # fmt: skip
+
+
+def versions(library: Library) -> dict[str, set[str]]:
+    """Return the generations of text that each document shows: its chunks carry `v1` or `v2`."""
+    return {
+        document.path: {
+            mark
+            for chunk in library.record.document_chunks(document.id)
+            for mark in ("v1", "v2")
+            if mark in chunk.text
+        }
+        for document in library.documents()
+    }
+
+
+def many(generation: str) -> str:
+    return "\n".join(f'"key{n}": "{generation} entry {n} ' + f"word{n} " * 60 + '",' for n in range(12))
+
+
+def write_all(place: Place, generation: str) -> None:
+    for n in range(3):
+        place.write(f"{n}.json", "{" + many(f"{generation} doc{n}") + '"end": 0}')
+
+
+@pytest.mark.parametrize(
+    ("step", "n", "when"),
+    [
+        pytest.param("ingest.record:Record:store_vectors", 1, "before", id="before-vectors"),
+        pytest.param("ingest.record:Record:store_vectors", 1, "after", id="after-vectors"),
+        pytest.param("ingest.record:Record:publish", 1, "before", id="before-publish"),
+        pytest.param("ingest.record:Record:publish", 2, "after", id="after-publish"),
+        pytest.param("ingest.record:Record:delete", 1, "before", id="before-delete"),
+        pytest.param("ingest.record:Record:delete", 1, "after", id="after-delete"),
+        pytest.param("ingest.dense_index:DenseIndex:upsert", 1, "before", id="before-upsert"),
+        pytest.param("ingest.dense_index:DenseIndex:upsert", 1, "after", id="after-upsert"),
+        pytest.param("ingest.dense_index:DenseIndex:delete", 1, "after", id="after-dense-delete"),
+        pytest.param("ingest.lexical_index:LexicalIndex:add", 1, "after", id="after-words"),
+        pytest.param("ingest.lexical_index:LexicalIndex:commit", 1, "before", id="before-commit"),
+        pytest.param("ingest.lexical_index:LexicalIndex:commit", 1, "after", id="after-commit"),
+        pytest.param("ingest.record:Record:prune_queue", 1, "after", id="after-prune"),
+        pytest.param("ingest.record:Record:drop_unused", 1, "after", id="after-drop"),
+    ],
+)
+def test_kill_loses_and_mixes_nothing(place: Place, step: str, n: int, when: str) -> None:
+    write_all(place, "v1")
+    place.write("gone.json", '{"x": "v1 farewell"}')
+    place.open().reconcile()
+    write_all(place, "v2")
+    (place.documents / "gone.json").unlink()
+    assert reconcile_killed(place, step, n, when) == -signal.SIGKILL
+
+    library = place.open()
+    assert all(len(marks) == 1 for marks in versions(library).values())
+    library.reconcile()
+    assert versions(library) == {"0.json": {"v2"}, "1.json": {"v2"}, "2.json": {"v2"}}
+    assert library.check_indexes() is None
+    assert place.lexical(library, "farewell") == []
+    found = place.dense(library, "v2 doc1 entry 7 " + "word7 " * 60)
+    assert {"v2"} == {mark for chunk in found for mark in ("v1", "v2") if mark in chunk.text}
+    chunks = [c for d in library.documents() for c in library.record.document_chunks(d.id)]
+    assert len({(c.path, c.ordinal) for c in chunks}) == len(chunks)
+
+
+@pytest.fixture
+def indexed(place: Place) -> Place:
+    for n in range(4):
+        place.write(f"c{n % 2}/{n}.json", "{" + many(f"v1 doc{n}") + '"end": 0}')
+    place.open().reconcile()
+    place.close()
+    return place
+
+
+def damage_files(place: Place) -> list[Path]:
+    return sorted(p for p in (place.data / "indexes").rglob("*") if p.is_file())
+
+
+def is_sound(place: Place) -> int:
+    """Open, compare with the record, return how often the indexes were rebuilt."""
+    embedded = place.embedder.n_embedded
+    library = place.open()
+    assert place.lexical(library, "doc3")[0].path == "c1/3.json"
+    assert place.dense(library, "v1 doc2 entry 7 " + "word7 " * 60)
+    assert library.check_indexes() is None
+    assert place.embedder.n_embedded == embedded
+    rebuilt = library.status().n_index_rebuilds
+    place.close()
+    return rebuilt
+
+
+def test_indexes_are_rebuilt_from_the_record(indexed: Place) -> None:
+    shutil.rmtree(indexed.data / "indexes")
+    assert is_sound(indexed) == 1
+    assert is_sound(indexed) == 0
+
+
+@pytest.mark.parametrize("part", ["dense", "lexical"])
+def test_missing_folder_is_rebuilt(indexed: Place, part: str) -> None:
+    (folder,) = (indexed.data / "indexes").glob(f"*/{part}")
+    shutil.rmtree(folder)
+    assert is_sound(indexed) == 1
+
+
+@pytest.mark.parametrize("how", ["truncated", "deleted"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "chroma.sqlite3",
+        "data_level0.bin",
+        "header.bin",
+        "link_lists.bin",
+        "length.bin",
+        "meta.json",
+        "*.store",
+        "*.idx",
+    ],
+)
+def test_damaged_file_is_detected(indexed: Place, pattern: str, how: str) -> None:
+    files = [p for p in damage_files(indexed) if p.match(pattern) and p.stat().st_size]
+    if not files:
+        pytest.skip(f"these indexes have no {pattern} with content")
+    for file in files:
+        if how == "deleted":
+            file.unlink()
+        else:
+            os.truncate(file, file.stat().st_size // 2)
+    is_sound(indexed)
+
+
+def test_deleted_text_and_vectors_leave_no_byte(place: Place) -> None:
+    secret = "xylophonistquartermaster"
+    place.write("keep.json", '{"a": "ordinary words stay"}')
+    file = place.write("secret.json", f'{{"a": "the {secret} 绝密内容 knows"}}')
+    library = place.open()
+    library.reconcile()
+    (row,) = place.embedder.embed([f"a: the {secret} 绝密内容 knows"], kind="document")
+    needles = [secret.encode(), "绝密内容".encode(), row.tobytes()]
+    assert all(any(n in p.read_bytes() for p in place.data.rglob("*") if p.is_file()) for n in needles)
+    file.unlink()
+    library.reconcile()
+    library.compact()
+    for path in (p for p in place.data.rglob("*") if p.is_file()):
+        data = path.read_bytes()
+        assert not any(needle in data for needle in needles), path
+    assert place.lexical(library, "ordinary")
+    place.close()
+    assert not any(n in p.read_bytes() for p in place.data.rglob("*") if p.is_file() for n in needles)
+
+
+def draft(text: str) -> ChunkDraft:
+    return ChunkDraft(text, (), None, 1, 0, len(text))
+
+
+def test_full_disk_fails_clearly_and_reads_go_on(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "record.sqlite3")
+    facts = FileFacts(1, 1, 1)
+    record.publish(NewVersion("a.md", "default", facts, b"1", "A", (draft("first"),)))
+    with record._connections.maintaining() as writer:
+        (pages,) = writer.execute("PRAGMA page_count").fetchone()
+        writer.execute(f"PRAGMA max_page_count = {pages}")
+    big = NewVersion("a.md", "default", facts, b"2", "A", tuple(draft(f"{n}" * 5000) for n in range(9)))
+    with pytest.raises(StorageFull, match="free space"):
+        record.publish(big)
+    (document,) = record.documents()
+    assert [c.text for c in record.document_chunks(document.id)] == ["first"]
+    with record._connections.maintaining() as writer:
+        writer.execute("PRAGMA max_page_count = 1000000")
+    record.publish(big)
+    assert len(record.document_chunks(document.id)) == 9
+    assert record.check() is None
+    record.close()
+
+
+def test_newer_record_is_refused(tmp_path: Path) -> None:
+    Record.open(tmp_path / "record.sqlite3").close()
+    connection = sqlite3.connect(tmp_path / "record.sqlite3")
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    with pytest.raises(RecordTooNew, match="999"):
+        Record.open(tmp_path / "record.sqlite3")
+
+
+def test_version_switches_in_one_transaction(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "record.sqlite3")
+    facts = FileFacts(1, 1, 1)
+    document_id = record.publish(
+        NewVersion("a.md", "default", facts, b"1", "A", tuple(draft(f"old {n}") for n in range(5)))
+    )
+    with record.snapshot():
+        first = record.document_chunks(document_id)
+        switched = NewVersion("a.md", "default", facts, b"2", "A", (draft("old 2"), draft("new")))
+        record.publish(switched)
+        assert record.document_chunks(document_id) == first
+    assert [c.text for c in record.document_chunks(document_id)] == ["old 2", "new"]
+    assert record.documents()[0].version == 2
+    record.close()
+
+
+def test_vectors_of_another_length_are_refused(tmp_path: Path) -> None:
+    from ingest.errors import EmbedderMismatch
+
+    record = Record.open(tmp_path / "record.sqlite3")
+    embedder_id = record.embedder_id("model-a", 4)
+    with pytest.raises(EmbedderMismatch, match=r"\(1, 4\)"):
+        record.store_vectors(embedder_id, [b"x"], np.zeros((1, 5), np.float32))
+    with pytest.raises(EmbedderMismatch, match="5"):
+        record.embedder_id("model-a", 5)
+    record.close()
