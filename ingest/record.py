@@ -43,6 +43,10 @@ _CHUNK_COLUMNS = """
     SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens
 """
 _LISTED_CHUNKS = f" FROM json_each(?) j CROSS JOIN chunks c ON c.id = j.value {_OWNERS}"
+_VISIBLE_CHUNKS = (
+    f"SELECT c.id {_LISTED_CHUNKS}"  # noqa: S608 - put together from literals
+    " WHERE ? IS NULL OR k.name IN (SELECT value FROM json_each(?))"
+)
 _VERSION_CHUNKS = f" FROM chunks c {_OWNERS} WHERE c.version_id = ?"
 
 
@@ -147,9 +151,7 @@ class Record:
         names = None if collections is None else json.dumps(sorted(collections))
         with self._connections.reading() as reader:
             rows = reader.execute(
-                "SELECT c.id"
-                + _LISTED_CHUNKS
-                + "WHERE ? IS NULL OR k.name IN (SELECT value FROM json_each(?))",
+                _VISIBLE_CHUNKS,
                 (json.dumps([int(i) for i in ids]), names, names),
             ).fetchall()
         return {row[0] for row in rows}

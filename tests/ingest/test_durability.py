@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from ingest.errors import RecordTooNew, StorageFull
-from ingest.library import Library
 from ingest.record import Record
 from ingest.values import ChunkDraft, FileFacts, NewVersion
 
 if TYPE_CHECKING:
+    from ingest.library import Library
     from tests.ingest.conftest import Place
 
 # Runs one pass and kills itself, as a power switch would, at the n-th call of a named step.
