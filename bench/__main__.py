@@ -16,6 +16,8 @@ from bench.cases import Case, shape_cases, starter_cases
 from bench.report import number, save, table_of
 from bench.turns import Row, Sides, compare, compare_fresh
 from bench.worker import ROOT, BenchError, Worker
+from engine.errors import EngineError
+from ingest.errors import IngestError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -87,7 +89,7 @@ def _measure(
     for name, run in others.items():
         try:
             yield from run()
-        except (BenchError, OSError, ImportError) as error:
+        except (BenchError, EngineError, IngestError, OSError) as error:
             yield f"{name}: {error}"
 
 
@@ -114,7 +116,7 @@ def _measure_cases(cases: list[Case], repeats: int, console: Console) -> Iterato
                     yield compare_fresh(case, path, sides)
                 else:
                     yield compare(case, path, ours, peer, repeats=repeats)
-            except (BenchError, OSError, ImportError) as error:
+            except (BenchError, EngineError, IngestError, OSError) as error:
                 yield f"{case.name}: {error}"
     if peer:
         peer.close()

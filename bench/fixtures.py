@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.cases import STARTER_CHAT, STARTER_EMBEDDING
 from bench.random_models import SHAPES, write
 from bench.worker import ROOT, BenchError
+from engine.model_store import ModelStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from bench.worker import Worker
 
 CACHE = ROOT / "bench" / "cache"
+STARTER_PRESETS = {STARTER_CHAT: "starter-chat", STARTER_EMBEDDING: "starter-embedding"}
 
 
 def models_folder() -> Path:
@@ -24,20 +26,15 @@ def models_folder() -> Path:
 
 
 def model_path(name: str, *, peer: Callable[[], Worker] | None) -> Path:
-    """Return the file of a model, making it where it is not there. Raises: BenchError."""
+    """Return the file of a model, making it where it is not there. Raises: BenchError, DownloadFailed."""
+    if name in STARTER_PRESETS:
+        return ModelStore(models_folder()).pull(STARTER_PRESETS[name])
     path = CACHE / f"{name}.gguf"
-    if path.exists():
-        return path
-    if name == STARTER_CHAT:
-        return _pull("starter-chat")
-    CACHE.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    if name == STARTER_EMBEDDING:
-        # F16 whatever the preset converts to, since the peer reads this file as well.
-        _convert_starter_embedding(unfinished)
-    else:
+    if not path.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".part")
         _make_random(name, unfinished, peer)
-    unfinished.rename(path)
+        unfinished.rename(path)
     return path
 
 
@@ -55,22 +52,3 @@ def _make_random(name: str, out: Path, peer: Callable[[], Worker] | None) -> Non
     model_path(source.stem, peer=peer)
     with peer() as worker:
         worker.ask({"do": "quantize", "source": str(source), "target": str(out), "type": kind.upper()})
-
-
-def _pull(preset: str) -> Path:
-    from engine.model_store import ModelStore
-
-    store = ModelStore(models_folder())
-    return store.pull(preset)
-
-
-def _convert_starter_embedding(out: Path) -> None:
-    path = _pull("starter-embedding")
-    if path.suffix == ".gguf":
-        out.hardlink_to(path) if path.stat().st_dev == out.parent.stat().st_dev else out.write_bytes(
-            path.read_bytes()
-        )
-        return
-    from engine.convert import convert
-
-    convert(path, out, tensor_type="F16")
