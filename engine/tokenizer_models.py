@@ -16,6 +16,8 @@ from engine.vocabulary import SPACE, Metadata, TokenType, Vocabulary, read_bool,
 
 _PLAIN = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNDEFINED)
 _CONTINUES = "##"
+_MAX_MERGED = 512
+"""Characters of a piece that merges lead to; trying every cut of a hostile megabyte would never end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ def _sentencepiece_bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
     ids = _plain_ids(vocabulary)
     merges: list[tuple[float, int, str, str]] = []
     for text, i in ids.items():
+        if len(text) > _MAX_MERGED:
+            continue
         merges.extend(
             (-vocabulary.scores[i], i, text[:cut], text[cut:])
             for cut in range(1, len(text))

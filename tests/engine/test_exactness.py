@@ -6,14 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from engine import _native as native
 from engine.convert import TensorType, convert
 from engine.tokenizer import load_tokenizer
 
-native = pytest.importorskip("engine._native", reason="the native module is not built")
 DATA = Path(__file__).parents[1] / "data"
 TINY = DATA / "tiny"
-CAUSAL = sorted(p.name for p in TINY.iterdir() if p.name.startswith("llama"))
-LATER = ["qwen2", "qwen3"]
+CAUSAL = sorted(p.name for p in TINY.iterdir() if p.name.startswith(("llama", "qwen")))
 
 
 def logits_error(name: str, tmp_path: Path) -> float:
@@ -28,17 +27,8 @@ def logits_error(name: str, tmp_path: Path) -> float:
 
 
 @pytest.mark.parametrize("name", CAUSAL)
-def test_logits_of_tiny_llamas(name: str, tmp_path: Path) -> None:
+def test_logits_of_tiny_models(name: str, tmp_path: Path) -> None:
     assert logits_error(name, tmp_path) <= 1e-3
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_logits_of_tiny_qwens(name: str, tmp_path: Path) -> None:
-    try:
-        error = logits_error(name, tmp_path)
-    except native.GgufError as e:
-        pytest.skip(f"this engine does not run the architecture yet: {e}")
-    assert error <= 1e-3
 
 
 @pytest.mark.parametrize("name", ["bert-mean", "bert-cls"])

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from engine._native import GgufFile
 from engine.errors import UnsupportedModel
 from engine.pre_tokenizers import PRE_TOKENIZERS, build_pre_tokenizer
 from engine.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 from engine.tokenizer_models import byte_alphabet
-from tests.engine.gguf_metadata import read_metadata
 
 VOCAB_DIR = Path(__file__).parents[3] / "shared" / "vocab"
 VOCABULARIES = sorted(VOCAB_DIR.glob("*.gguf"))
@@ -47,7 +47,7 @@ def sentencepiece_file() -> dict[str, object]:
 @pytest.mark.skipif(not VOCABULARIES, reason="the shared vocabularies are not here")
 @pytest.mark.parametrize("path", VOCABULARIES, ids=lambda path: path.stem)
 def test_every_id_of_the_reference_texts(path: Path) -> None:
-    tokenizer = load_tokenizer(read_metadata(path))
+    tokenizer = load_tokenizer(GgufFile(str(path)))
     texts = path.with_suffix(".gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
     lines = path.with_suffix(".gguf.out").read_text().split("\n")
     assert len(texts) == len(lines) > 40
@@ -60,7 +60,7 @@ def test_every_id_of_the_reference_texts(path: Path) -> None:
     "path", [p for p in VOCABULARIES if "bert" not in p.stem], ids=lambda path: path.stem
 )
 def test_text_survives_encode_and_decode(path: Path) -> None:
-    tokenizer = load_tokenizer(read_metadata(path))
+    tokenizer = load_tokenizer(GgufFile(str(path)))
     text = "Where is 华山? \U0001f600\U0001f469\u200d\U0001f467\n\n    def f(x):  # naïve\r\n"
     ids = tokenizer.encode(text)
     assert tokenizer.decode(ids) == text
