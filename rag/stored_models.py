@@ -1,14 +1,24 @@
 """The model files that the settings name: found, fetched, described."""
 
+import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from engine.model_store import ModelStore
 from rich.console import Console
 
-from engine.errors import ModelNotFound
+from engine.errors import ModelNotFound, UnsupportedModel
+from engine.model_store import PRESETS, ModelStore, StoredModel
 from rag.settings import Settings
 from rag.terminal import download_progress
+
+_SHOWN_KEYS = {
+    "name": "general.name",
+    "licence": "general.license",
+    "context": "{}.context_length",
+    "layers": "{}.block_count",
+    "tokenizer": "tokenizer.ggml.model",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,3 +63,53 @@ def pull(settings: Settings, spec: str, out: Console) -> Path:
             bars.update(task, completed=done, total=total, description=label)
 
         return ModelStore(settings.models_dir).pull(spec, progress=show)
+
+
+def describe_all(settings: Settings) -> list[dict[str, str]]:
+    """Describe the presets, then the other models on disk."""
+    stored = {model.source: model for model in ModelStore(settings.models_dir).list()}
+    rows = []
+    for name, preset in PRESETS.items():
+        model = stored.pop(preset.source, None)
+        note = f"{preset.role}, {preset.languages}, {preset.licence}; {preset.note}"
+        rows.append(_row(settings, name, model, note))
+    for source, model in stored.items():
+        rows.append(_row(settings, source, model, model.architecture))
+    return rows
+
+
+def _row(settings: Settings, name: str, model: StoredModel | None, note: str) -> dict[str, str]:
+    return {
+        "model": name,
+        "on disk": f"{model.size / 1e6:.0f} MB" if model else "-",
+        "used": "yes" if name in in_use(settings) else "",
+        "what it is": note,
+    }
+
+
+def describe_file(settings: Settings, spec: str) -> dict[str, str]:
+    """Say what a model file says of itself. Raises: ModelNotFound, UnsupportedModel."""
+    from engine._native import GgufError, GgufFile
+
+    path = ModelStore(settings.models_dir).resolve(spec)
+    try:
+        file = GgufFile(str(path))
+    except GgufError as error:
+        raise UnsupportedModel(f"{path} is no GGUF file that can be read: {error}") from error
+    tensors = file.tensors()
+    types = Counter(tensor.type for tensor in tensors)
+    n_weights = sum(math.prod(tensor.shape) for tensor in tensors)
+    keys = set(file.keys())
+    architecture = str(file.get("general.architecture")) if "general.architecture" in keys else "unknown"
+    facts = {
+        "file": str(path),
+        "size": f"{path.stat().st_size / 1e6:.1f} MB",
+        "architecture": architecture,
+        "weights": f"{n_weights / 1e6:.1f} million in {len(tensors)} tensors",
+        "tensor types": ", ".join(f"{name} ({n})" for name, n in types.most_common()),
+        "chat template": "yes" if "tokenizer.chat_template" in keys else "no",
+    }
+    for label, key in _SHOWN_KEYS.items():
+        if (key := key.format(architecture)) in keys:
+            facts[label] = str(file.get(key))
+    return facts

@@ -141,6 +141,21 @@ def show_status(out: Console, status: Mapping[str, Any]) -> None:
     _show_failures(out, [(failure["path"], failure["reason"]) for failure in status["failures"]])
 
 
+def show_models(out: Console, models: Sequence[Mapping[str, str]]) -> None:
+    """Show models as a table, a row each."""
+    table = Table(*models[0], box=None, header_style="bold", pad_edge=False)
+    for model in models:
+        table.add_row(*model.values())
+    out.print(table, soft_wrap=False)
+
+
+def show_facts(out: Console, facts: Mapping[str, str]) -> None:
+    """Show names and values, one pair a line."""
+    width = max(map(len, facts)) + 2
+    for name, value in facts.items():
+        out.print(Text.assemble((name.ljust(width), "bold"), value))
+
+
 def show_next_steps(
     out: Console, url: str, *, collections: Sequence[str], needs_key: bool, starter: bool
 ) -> None:

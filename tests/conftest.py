@@ -31,6 +31,14 @@ def starter_embedding_gguf(models_dir: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def starter_models(models_dir: Path, starter_chat_gguf: Path, starter_embedding_gguf: Path) -> Path:
+    """The models folder with both starter models in it, for commands that are run as a user runs them."""
+    assert starter_chat_gguf.is_relative_to(models_dir)
+    assert starter_embedding_gguf.is_relative_to(models_dir)
+    return models_dir.absolute()
+
+
+@pytest.fixture(scope="session")
 def starter_embedding_folder(models_dir: Path) -> Path:
     """all-MiniLM-L6-v2 as its Hugging Face folder."""
     folder = models_dir / "test-all-MiniLM-L6-v2"
