@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 # Tokenizers count a "word" of any length as one unknown token: characters are limited as well.
 CHARACTERS_PER_TOKEN = 16
+MIN_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,8 @@ def chunk(elements: Sequence[Element], *, count_tokens: CountTokens, budget: int
     Every element's text stands in a chunk's text or heading path; nothing is truncated. Tables repeat their
     header row in every chunk; code stays whole where it fits; short sections under one parent are merged.
     """
-    if budget < 16:
-        raise ValueError(f"a budget of {budget} tokens is too small to cut sensibly; at least 16")
+    if budget < MIN_TOKENS:
+        raise ValueError(f"a budget of {budget} tokens is too small to cut sensibly; at least {MIN_TOKENS}")
     document = _Document([e for e in elements if e.text.strip()])
     chunker = _Chunker(document, count_tokens, budget)
     sections = [list(chunker.section(section)) for section in chunker.sections()]

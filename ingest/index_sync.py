@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ingest.record import IndexOperation, Record
+    from ingest.record import IndexedChunk, IndexOperation, Record
     from ingest.values import Hit
 
 log = structlog.get_logger(__name__)
@@ -89,7 +89,9 @@ class IndexSync:
     def _open_generation(self) -> None:
         folder = self._generation_folder()
         self._lexical = LexicalIndex.open(folder / "lexical")
-        self._dense = DenseIndex.open(folder / "dense", url=self._chroma_url, prefix=self._prefix())
+        self._dense = DenseIndex.open(
+            folder / "dense", url=self._chroma_url, prefix=self._prefix(self._generation())
+        )
 
     def _generation(self) -> int:
         return int(self._record.meta("index_generation") or 0)
@@ -97,9 +99,9 @@ class IndexSync:
     def _generation_folder(self) -> Path:
         return self._folder / str(self._generation())
 
-    def _prefix(self) -> str:
+    def _prefix(self, generation: int) -> str:
         # ASCII, and apart from other libraries and generations on a shared server.
-        return f"quarry-{self._record.meta('library_id')}-{self._generation()}-"
+        return f"quarry-{self._record.meta('library_id')}-{generation}-"
 
     def _remove_leftovers(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -201,19 +203,9 @@ class IndexSync:
             dense.delete(collection_id, ids)
             lexical.delete(ids)
         # What was added and is gone again has no row in the record any more, and is left out here.
-        self._add(dense, lexical, sorted(added))
+        _add(dense, lexical, self._record.indexed_chunks(self._embedder_id, sorted(added)))
         lexical.commit()
         return sum(map(len, removed.values()))
-
-    def _add(self, dense: DenseIndex, lexical: LexicalIndex, ids: Sequence[int]) -> None:
-        chunks = self._record.indexed_chunks(self._embedder_id, ids)
-        lexical.add((chunk.chunk_id, chunk.collection_id, chunk.text) for chunk in chunks)
-        by_collection: dict[int, list[tuple[int, NDArray[np.float32]]]] = {}
-        for chunk in chunks:
-            if chunk.vector is not None:
-                by_collection.setdefault(chunk.collection_id, []).append((chunk.chunk_id, chunk.vector))
-        for collection_id, rows in by_collection.items():
-            dense.upsert(collection_id, [row[0] for row in rows], np.stack([row[1] for row in rows]))
 
     def rebuild(self, embedder_id: int | None = None) -> None:
         """Write both indexes anew from the record and switch to them; the old ones are deleted.
@@ -222,23 +214,11 @@ class IndexSync:
         """
         with self._lock:
             self.n_rebuilds += 1
-            old_dense, old_folder = self._dense, self._generation_folder()
-            old_lexical = self._lexical
+            old_dense, old_lexical, old_folder = self._dense, self._lexical, self._generation_folder()
             embedder_id = embedder_id or self._embedder_id
             generation = self._generation() + 1
-            folder = self._folder / str(generation)
-            shutil.rmtree(folder, ignore_errors=True)
-            prefix = f"quarry-{self._record.meta('library_id')}-{generation}-"
-            dense = DenseIndex.open(folder / "dense", url=self._chroma_url, prefix=prefix)
-            dense.drop()  # on a server, a rebuild that was cut off leaves collections of the same name
-            lexical = LexicalIndex.open(folder / "lexical")
             last = self._record.last_seq()
-            after = 0
-            self._embedder_id = embedder_id
-            while rows := self._record.indexed_chunks_after(embedder_id, after, limit=_REBUILD_ROWS):
-                self._add(dense, lexical, [row.chunk_id for row in rows])
-                after = rows[-1].chunk_id
-            lexical.commit()
+            dense, lexical = self._build(generation, embedder_id)
             self._record.set_meta(
                 index_generation=str(generation),
                 index_embedder=str(embedder_id),
@@ -247,7 +227,7 @@ class IndexSync:
             )
             # Only now: killed before, the old generation still had its queue.
             self._record.prune_queue(last)
-            self._dense, self._lexical = dense, lexical
+            self._dense, self._lexical, self._embedder_id = dense, lexical, embedder_id
             self._record.set_meta(index_files=self._file_sizes())
             if old_lexical is not None:
                 old_lexical.close()
@@ -257,6 +237,25 @@ class IndexSync:
                         old_dense.drop()
                 old_dense.close()
             shutil.rmtree(old_folder, ignore_errors=True)
+
+    def _build(self, generation: int, embedder_id: int) -> tuple[DenseIndex, LexicalIndex]:
+        """Write a generation from the record into new folders."""
+        folder = self._folder / str(generation)
+        shutil.rmtree(folder, ignore_errors=True)
+        prefix = self._prefix(generation)
+        dense = DenseIndex.open(folder / "dense", url=self._chroma_url, prefix=prefix)
+        try:
+            dense.drop()  # on a server, a rebuild that was cut off leaves collections of the same name
+            lexical = LexicalIndex.open(folder / "lexical")
+            after = 0
+            while rows := self._record.indexed_chunks_after(embedder_id, after, limit=_REBUILD_ROWS):
+                _add(dense, lexical, rows)
+                after = rows[-1].chunk_id
+            lexical.commit()
+        except BaseException:
+            dense.close()
+            raise
+        return dense, lexical
 
     # --- auditing -----------------------------------------------------------------------------------
 
@@ -315,3 +314,14 @@ class IndexSync:
             if self._dense is not None:
                 self._dense.close()
             self._dense = self._lexical = None
+
+
+def _add(dense: DenseIndex, lexical: LexicalIndex, chunks: Sequence[IndexedChunk]) -> None:
+    """Write chunks into both indexes; those without a vector into the lexical one only."""
+    lexical.add((chunk.chunk_id, chunk.collection_id, chunk.text) for chunk in chunks)
+    by_collection: dict[int, list[tuple[int, NDArray[np.float32]]]] = {}
+    for chunk in chunks:
+        if chunk.vector is not None:
+            by_collection.setdefault(chunk.collection_id, []).append((chunk.chunk_id, chunk.vector))
+    for collection_id, rows in by_collection.items():
+        dense.upsert(collection_id, [row[0] for row in rows], np.stack([row[1] for row in rows]))

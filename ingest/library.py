@@ -166,6 +166,13 @@ class Library:
         finally:
             self._index_ready.set()
 
+    def _retry_index(self) -> None:
+        """Open the indexes once more where that has failed: a Chroma server may be back."""
+        self._index_ready.wait()
+        if self._index_error is not None:
+            self._index_error = None
+            self._open_index()
+
     def _ready_index(self) -> IndexSync:
         """Return the indexes once they are open; raises what opening them raised."""
         self._require_open()
@@ -262,6 +269,7 @@ class Library:
         """Run one pass; return its report, and in how many seconds unsettled files will have settled."""
         with self._passing:
             self._require_open()
+            self._retry_index()
             index = self._ready_index()
             self._adopt_embedder(index)
             found = scan(self._documents_dir)
@@ -381,6 +389,7 @@ class Library:
         if self._closed:
             return
         self._stopping.set()
+        self._partitioner.interrupt()
         if self._watcher is not None:
             self._watcher.stop()
         with self._passing:

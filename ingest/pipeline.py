@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Literal
 
 import structlog
 
-from ingest.chunker import chunk
+from ingest.chunker import MIN_TOKENS, chunk
 from ingest.errors import (
+    EmbedderMismatch,
     FileChanging,
     LimitExceeded,
     PartitionError,
@@ -116,9 +117,17 @@ _Outcome = _Unchanged | _Moved | _Failed | _Waiting | _Ready | _Broken
 
 
 def chunk_budget(embedder: Embedder) -> int:
-    """Return how many tokens a chunk's embedding text may have, special tokens and prefix aside."""
+    """Return how many tokens a chunk's embedding text may have, special tokens and prefix aside.
+
+    Raises EmbedderMismatch when that leaves too few.
+    """
     prefix = getattr(embedder.fingerprint, "document_prefix", "") or ""
     room = embedder.max_tokens - _RESERVED_TOKENS - (embedder.count_tokens(prefix) if prefix else 0)
+    if room < MIN_TOKENS:
+        raise EmbedderMismatch(
+            f"the embedder reads {embedder.max_tokens} tokens and leaves {room} for a chunk;"
+            f" at least {MIN_TOKENS} are needed"
+        )
     return min(TARGET_TOKENS, room)
 
 

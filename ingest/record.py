@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ingest.connection import Connections, named_errors
-from ingest.errors import EmbedderMismatch
+from ingest.errors import EmbedderMismatch, RecordError
 from ingest.schema import migrate
 from ingest.values import (
     Chunk,
@@ -446,7 +446,9 @@ class Record:
         """Rewrite the file and empty its log, so that deleted bytes are gone from the disk's files."""
         with self._connections.maintaining() as writer:
             writer.execute("VACUUM")
-            writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (busy, _, _) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        if busy:
+            raise RecordError("the record's log cannot be emptied while somebody reads; compact again")
 
     def check(self) -> str | None:
         """Return what SQLite finds wrong with the file, None when nothing."""

@@ -41,6 +41,7 @@ class Partitioner:
         self._channel: socket.socket | None = None
         self._folder: str | None = None
         self._n_documents = 0
+        self._interrupted = False
 
     def __enter__(self) -> Partitioner:
         return self
@@ -59,6 +60,8 @@ class Partitioner:
             raise LimitExceeded(f"is {size} bytes long; the limit is {self.limits.file_bytes}")
         if self._n_documents >= DOCUMENTS_PER_CHILD:
             self.close()
+        if self._interrupted:
+            raise PartitionCrashed("reading was stopped")
         channel = self._start()
         self._n_documents += 1
         deadline = time.monotonic() + self.limits.wall_seconds
@@ -73,6 +76,13 @@ class Partitioner:
             kind = getattr(ingest.errors, answer["error"], PartitionError)
             raise kind(answer["reason"])
         return [Element(*fields) for fields in answer["elements"]]
+
+    def interrupt(self) -> None:
+        """End the document under way and refuse further ones; from any thread."""
+        self._interrupted = True
+        child = self._child
+        if child is not None:
+            child.kill()
 
     def close(self) -> None:
         """End the child and remove its folder."""

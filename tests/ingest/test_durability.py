@@ -269,3 +269,37 @@ def test_vectors_of_another_length_are_refused(tmp_path: Path) -> None:
     with pytest.raises(EmbedderMismatch, match="5"):
         record.embedder_id("model-a", 5)
     record.close()
+
+
+@pytest.fixture
+def large(place: Place) -> Place:
+    """More rows than Chroma keeps in its log: its HNSW files are written."""
+    library = place.open()
+    rng = np.random.default_rng(7)
+    texts = [f"entry {n} number{n}" for n in range(1200)]
+    vectors = rng.standard_normal((len(texts), place.embedder.dimension)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    library.insert("large.md", [draft(text) for text in texts], vectors)
+    assert library.check_indexes() is None
+    place.close()
+    return place
+
+
+@pytest.mark.parametrize("how", ["truncated", "deleted"])
+@pytest.mark.parametrize("name", ["data_level0.bin", "header.bin", "length.bin", "link_lists.bin"])
+def test_damaged_vectors_are_rebuilt(large: Place, name: str, how: str) -> None:
+    (file,) = (p for p in damage_files(large) if p.name == name)
+    if how == "deleted":
+        file.unlink()
+    else:
+        os.truncate(file, max(0, file.stat().st_size - 8))
+    library = large.open()
+    assert library.check_indexes() is None
+    assert library.status().n_index_rebuilds == 1
+    assert large.embedder.n_embedded == 0
+
+
+def test_untouched_indexes_are_not_rebuilt(large: Place) -> None:
+    library = large.open()
+    assert library.check_indexes() is None
+    assert library.status().n_index_rebuilds == 0
