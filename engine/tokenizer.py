@@ -25,7 +25,7 @@ from engine.vocabulary import (
 
 # What older files leave out; llama.cpp's constants for the same kinds.
 _DEFAULT_BOS = {"llama": 1, "bert": 101}
-_DEFAULT_EOS = {"llama": 2, "t5": 1}
+_DEFAULT_EOS = {"llama": 2}
 _DEFAULT_SEP = {"bert": 102}
 _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
 
@@ -101,13 +101,13 @@ class Tokenizer:
         if token_type is TokenType.BYTE and (byte := _fallback_byte(text)) is not None:
             return bytes([byte])
         if token_type in _HIDDEN or token_type is TokenType.USER_DEFINED:
-            return text.encode("utf-8", "surrogateescape")
+            return text.encode("utf-8", "surrogatepass")
         if self._is_byte_level:
             try:
                 return bytes(self._letters[letter] for letter in text)
             except KeyError:
-                return text.encode("utf-8", "surrogateescape")
-        return text.replace(SPACE, " ").encode("utf-8", "surrogateescape")
+                return text.encode("utf-8", "surrogatepass")
+        return text.replace(SPACE, " ").encode("utf-8", "surrogatepass")
 
     def token_text(self, id: int) -> str:  # noqa: A002 - as token_bytes
         """Return a token as the file writes it, e.g. "<|im_end|>". Raises: IndexError."""

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from functools import cache
 
 import tokenizers
-from tokenizers import Regex, models, normalizers, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 from engine.errors import UnsupportedModel
 from engine.pre_tokenizers import build_pre_tokenizer, find_pre_tokenizer
-from engine.vocabulary import SPACE, Metadata, TokenType, Vocabulary, read_bool, read_token_id, read_value
+from engine.vocabulary import SPACE, Metadata, TokenType, Vocabulary, read_bool, read_token_id
 
 _PLAIN = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNDEFINED)
 _CONTINUES = "##"
@@ -32,7 +32,7 @@ class BuiltModel:
 
 def build_model(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
     """Build the model for `vocabulary.kind`. Raises: UnsupportedModel."""
-    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "bert": _wordpiece, "t5": _unigram}
+    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "bert": _wordpiece}
     builder = builders.get(vocabulary.kind)
     if builder is None:
         known = ", ".join(builders)
@@ -135,37 +135,3 @@ def _wordpiece(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
     )
     model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     return BuiltModel(model, add_bos=True, add_eos=True, add_space_prefix=True)
-
-
-def _unigram(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
-    if not vocabulary.scores:
-        raise UnsupportedModel("tokenizer.ggml.scores is missing in a t5 vocabulary")
-    unknown = read_token_id(file, "tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
-    # Ids are positions here, so control tokens keep theirs under a name with a space, which no piece has.
-    pieces = [
-        (text if vocabulary.types[i] in _PLAIN else f"control {i}", vocabulary.scores[i])
-        for i, text in enumerate(vocabulary.tokens)
-    ]
-    model = tokenizers.Tokenizer(models.Unigram(pieces, unk_id=2 if unknown is None else unknown))
-    steps: list[normalizers.Normalizer] = []
-    charsmap = _read_charsmap(file)
-    if charsmap:
-        steps.append(normalizers.Precompiled(charsmap))
-    if read_bool(file, "tokenizer.ggml.remove_extra_whitespaces", False):
-        steps += [normalizers.Strip(), normalizers.Replace(Regex(" {2,}"), " ")]
-    model.normalizer = normalizers.Sequence(steps)
-    add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", True)
-    model.pre_tokenizer = pre_tokenizers.Metaspace(
-        replacement=SPACE, prepend_scheme="always" if add_space_prefix else "never"
-    )
-    return BuiltModel(model, add_bos=False, add_eos=True, add_space_prefix=add_space_prefix)
-
-
-def _read_charsmap(file: Metadata) -> bytes:
-    value = read_value(file, "tokenizer.ggml.precompiled_charsmap")
-    if value is None:
-        return b""
-    try:
-        return bytes(byte & 0xFF for byte in value)  # type: ignore[attr-defined]  # anything odd is a TypeError
-    except TypeError as e:
-        raise UnsupportedModel("tokenizer.ggml.precompiled_charsmap is not a list of bytes") from e

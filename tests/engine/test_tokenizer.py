@@ -1,5 +1,6 @@
 """Text to ids and back: the vocabularies of llama.cpp's tests, safety, streaming, hostile files."""
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -229,3 +230,53 @@ def test_odd_but_readable_files_still_encode(make: Callable[[], dict[str, object
     edit(file)
     tokenizer = load_tokenizer(file)
     assert all(0 <= i < tokenizer.vocab_size for i in tokenizer.encode("hello </s> 世界", parse_special=True))
+
+
+def wordpiece_file() -> dict[str, object]:
+    """A WordPiece vocabulary as GGUF writes it."""
+    return {
+        "tokenizer.ggml.model": "bert",
+        "tokenizer.ggml.tokens": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2581he", "llo", "\u2581,"],
+        "tokenizer.ggml.token_type": [CONTROL] * 4 + [NORMAL] * 3,
+        "tokenizer.ggml.unknown_token_id": 1,
+        "tokenizer.ggml.bos_token_id": 2,
+        "tokenizer.ggml.seperator_token_id": 3,
+    }
+
+
+def test_wordpiece_puts_its_tokens_around() -> None:
+    tokenizer = load_tokenizer(wordpiece_file())
+    assert tokenizer.encode("H\u00e9llo, \u4e16") == [2, 4, 5, 6, 1, 3]
+    assert tokenizer.decode([2, 4, 5, 6, 3]) == "hello ,"
+
+
+def _odd_values() -> list[object]:
+    numbers: list[object] = [None, 0, -1, 2**63, 1.5, float("nan"), float("inf"), True]
+    return [*numbers, "", "a b", b"x", {}, [], [[]], ["\ud800"] * 10, ["a" * 9999], [0] * 300, [1e308] * 300]
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(
+    "make", [byte_level_file, sentencepiece_file, wordpiece_file], ids=["gpt2", "llama", "bert"]
+)
+def test_mutated_files_are_refused_or_work(make: Callable[[], dict[str, object]], seed: int) -> None:
+    rng = random.Random(seed)
+    for _ in range(150):
+        file = make()
+        extra = ("add_bos_token", "add_space_prefix", "normalizer.lowercase")
+        key = rng.choice([*file, *(f"tokenizer.ggml.{name}" for name in extra)])
+        value = file.get(key)
+        if isinstance(value, list) and rng.random() < 0.6:
+            at = rng.randrange(len(value))
+            file[key] = rng.choice(
+                [value[:at], [*value[:at], rng.choice(_odd_values()), *value[at + 1 :]], value[::-1]]
+            )
+        else:
+            file[key] = rng.choice(_odd_values())
+        try:
+            tokenizer = load_tokenizer(file)
+        except UnsupportedModel:
+            continue
+        ids = tokenizer.encode("hello </s> \u4e16<|im_end|> \ud800", parse_special=True)
+        assert all(0 <= i < tokenizer.vocab_size for i in ids)
+        tokenizer.decode(range(tokenizer.vocab_size), skip_special=False)
