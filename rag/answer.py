@@ -10,7 +10,7 @@ from anyio import to_thread
 
 from engine.chat_model import Delta, GenerationParams
 from engine.errors import ContextTooLong, EngineClosed
-from rag.citations import CitationFilter, Source, annotations, footer
+from rag.citations import CitationFilter, Source, annotations, footer, supporting
 from rag.errors import InvalidRequest, NotReady
 from rag.extract import extract
 from rag.language import is_chinese
@@ -28,6 +28,8 @@ _NO_DOCUMENTS = {
     "en": "There are no documents to answer from yet: put some into the documents folder.",
     "zh": "还没有可供查询的文档：请先把文档放进文档文件夹。",
 }
+_LOOP_LENGTH = 32
+_LOOP_CHARACTERS = 8
 _TITLE_WORDS = 5
 _TITLE_CHARACTERS = 24
 _SUMMARY_TURNS = 6
@@ -131,6 +133,7 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
     yield Retrieved(query, prompt.sources)
     marks = CitationFilter(len(prompt.sources))
     written, end = "", None
+    n_written = 0
     async with aclosing(_generate(chat, prompt.token_ids, params)) as pieces:
         async for piece in pieces:
             if isinstance(piece, End):
@@ -138,7 +141,11 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
             elif isinstance(piece, Text):
                 repaired = marks.feed(piece.text)
                 written += repaired
+                n_written += sum(delta.n_tokens for delta in piece.deltas)
                 yield Text(repaired, piece.deltas)
+                if is_looping(written):
+                    end = End("stop", len(prompt.token_ids), n_written)
+                    break
             else:
                 yield piece
     assert end is not None  # noqa: S101 (_generate ends with it, or raises)
@@ -147,7 +154,8 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
         # A model that has nothing to say must not leave the reader with nothing.
         rest = await _extract(conversation, prompt.sources, parts)
     written += rest
-    listing = footer(prompt.sources, cited=marks.cited, chinese=is_chinese(conversation.question))
+    shown = marks.cited or supporting(written, prompt.sources)
+    listing = footer(prompt.sources, cited=shown, chinese=is_chinese(conversation.question))
     if tail := rest + (listing if ask.with_footer else ""):
         yield Text(tail)
     yield replace(
@@ -156,6 +164,13 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
         cited=tuple(marks.cited),
         annotations=tuple(annotations(written, prompt.sources)),
     )
+
+
+def is_looping(text: str) -> bool:
+    """Tell whether an answer goes round in circles: its end stands four times in its last 800 characters."""
+    end = text[-_LOOP_LENGTH:]
+    # Rules and borders of tables repeat too, but they are not made of words.
+    return len(set(end)) >= _LOOP_CHARACTERS and text[-800:].count(end) >= 4
 
 
 async def _quoted(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
+from rag.language import coverage, terms
 from rag.retriever import Passage
 
 _HEADINGS = {"en": "Sources", "zh": "来源"}
@@ -92,6 +93,14 @@ class CitationFilter:
             if number not in self.cited:
                 self.cited.append(number)
         return "".join(f"[{number}]" for number in known)
+
+
+def supporting(text: str, sources: Sequence[Source]) -> list[int]:
+    """Name the sources that an answer without markers seems to come from: those that hold its words."""
+    said = terms(text)
+    held = {source.number: coverage(said, source.passage.text) for source in sources}
+    best = max(held.values(), default=0.0)
+    return [number for number, share in held.items() if share >= 0.3 and share >= 0.7 * best]
 
 
 def footer(sources: Sequence[Source], *, cited: Iterable[int], chinese: bool) -> str:

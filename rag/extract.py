@@ -1,5 +1,6 @@
 """Answer without a chat model: the sentences that say the most about the question, quoted."""
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +9,7 @@ from rag.citations import Source, quote_text
 from rag.language import coverage, sentences, terms
 from rag.ports import Embedder
 
+_ENDED = re.compile(r"[.!?。！？；…]\W*$")
 _MOST_SENTENCES = 48
 _SHOWN = 3
 
@@ -24,6 +26,8 @@ def extract(question: str, sources: Sequence[Source], *, embedder: Embedder | No
     scores = np.array([coverage(asked, sentence) for _, sentence in candidates])
     if embedder is not None:
         scores = scores + _nearness(question, [sentence for _, sentence in candidates], embedder)
+    # A heading or a label repeats the question's words and answers nothing.
+    scores = scores * np.array([1.0 if _ENDED.search(sentence) else 0.6 for _, sentence in candidates])
     # Passages come best first: between equal sentences the earlier one wins.
     best = sorted(np.argsort(-scores, kind="stable")[:_SHOWN].tolist())
     top = float(scores.max())

@@ -24,8 +24,8 @@ _RULES = {
     ),
 }
 _QUESTION = {
-    "en": "Sources:\n\n{sources}\n\nQuestion: {question}",
-    "zh": "资料：\n\n{sources}\n\n问题：{question}",
+    "en": "Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer briefly.",
+    "zh": "资料：\n\n{sources}\n\n问题：{question}\n请简要回答。",
 }
 _LEAST_PASSAGE_TOKENS = 32
 
@@ -107,7 +107,8 @@ def _messages(
 
 
 def _heading(passage: Passage) -> str:
-    return " > ".join((passage.path, *passage.heading_path))
+    # Not the path: small models copy it instead of answering.
+    return " > ".join(dict.fromkeys((passage.title, *passage.heading_path)))
 
 
 def _drop_oldest(history: list[dict[str, Any]]) -> None:

@@ -149,6 +149,26 @@ async def test_long_passages_are_packed_to_the_budget(
     assert 200 < answer["usage"]["prompt_tokens"] <= 512 - 128
 
 
+async def test_answer_that_goes_round_in_circles_is_ended(client: httpx.AsyncClient, engine: Any) -> None:
+    engine.chat.reply = "The form is signed by Maria and by nobody else at all. " * 60
+    answer = (await client.post("/v1/chat/completions", json=QUESTION)).json()
+    assert answer["choices"][0]["message"]["content"].count("Maria and by") <= 4
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert engine.chat.generations[-1].cancelled.is_set()
+
+
+async def test_answer_without_markers_lists_the_sources_that_hold_its_words(
+    client: httpx.AsyncClient, engine: Any, library: Any
+) -> None:
+    library.put("other.txt", "Vacation days are days off. Carry an umbrella in winter vacation.")
+    engine.chat.reply = "Maria has the form."
+    answer = (await client.post("/v1/chat/completions", json=QUESTION)).json()
+    assert {source["path"] for source in answer["sources"]} == {"handbook.md", "other.txt"}
+    content = answer["choices"][0]["message"]["content"]
+    assert "handbook.md" in content
+    assert "other.txt" not in content
+
+
 async def test_title_request_is_not_searched(client: httpx.AsyncClient, engine: Any) -> None:
     title = "Please generate a four to five word title summarizing our conversation without any punctuation"
     messages = [*QUESTION["messages"], {"role": "assistant", "content": "Five."}]
