@@ -79,26 +79,24 @@ class _Chunker:
         """Group the elements by heading; a heading without a body, or too long to repeat, is body itself."""
         stack: list[tuple[int, int]] = []  # (level, element)
         body: list[int] = []
-        elements = self.document.elements
-        for i, element in enumerate(elements):
-            if element.level is None:
+        levels = _levels(self.document.elements)
+        for i, (element, level) in enumerate(zip(self.document.elements, levels, strict=True)):
+            if level is None:
                 body.append(i)
                 continue
             if body:
                 yield _Section(self._path(stack), tuple(body))
                 body = []
-            while stack and stack[-1][0] >= element.level:
+            while stack and stack[-1][0] >= level:
                 stack.pop()
-            follower = elements[i + 1] if i + 1 < len(elements) else None
-            is_leaf = follower is None or (follower.level is not None and follower.level <= element.level)
+            follower = levels[i + 1] if i + 1 < len(levels) else level
             too_long = self._path_tokens((*self._path(stack), element.text)) > self.budget // 2
-            if is_leaf or too_long:
+            if too_long:
                 body.append(i)
-            if not too_long:
-                stack.append((element.level, i))
-            if is_leaf and not too_long:
-                yield _Section(self._path(stack[:-1]), tuple(body))
-                body = []
+                continue
+            stack.append((level, i))
+            if follower is not None and follower <= level:
+                yield _Section(self._path(stack), (i,))
         if body:
             yield _Section(self._path(stack), tuple(body))
 
@@ -274,7 +272,20 @@ class _Chunker:
 
 def _with_heading(draft: ChunkDraft, parent: tuple[str, ...]) -> str:
     own = draft.heading_path[len(parent) :]
-    return "\n\n".join([*own, draft.text])
+    # A heading without a body is its own text.
+    return draft.text if own == (draft.text,) else "\n\n".join([*own, draft.text])
+
+
+def _levels(elements: Sequence[Element]) -> list[int | None]:
+    """Return the heading levels; a title that opens the document, directly followed by a
+    heading of its own level, stands above that.
+
+    Word's title style and its first heading style come out at one level.
+    """
+    levels = [element.level for element in elements]
+    if len(levels) > 1 and levels[0] is not None and levels[0] == levels[1]:
+        levels[0] = -1
+    return levels
 
 
 def _line_spans(text: str) -> list[tuple[int, int]]:

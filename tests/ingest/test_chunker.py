@@ -135,6 +135,32 @@ def test_short_siblings_are_merged_under_their_parent() -> None:
     assert drafts[0].text == "Front desk\n\nCall 100.\n\nFire\n\nCall 119."
 
 
+def test_title_above_headings_of_its_own_level_is_their_parent() -> None:
+    text = "Everyone has fifteen days of paid leave a year. " * 4
+    drafts = cut(
+        [
+            Element("Title", "Handbook", level=0),
+            Element("Title", "Leave", level=0),
+            Element("NarrativeText", text),
+            Element("Title", "Travel", level=0),
+            Element("NarrativeText", text),
+        ]
+    )
+    assert [d.heading_path for d in drafts] == [("Handbook", "Leave"), ("Handbook", "Travel")]
+
+
+def test_heading_without_a_body_joins_its_neighbour() -> None:
+    drafts = cut(
+        [
+            Element("NarrativeText", "Before."),
+            Element("Title", "Empty", level=1),
+            Element("Title", "Full", level=1),
+            Element("NarrativeText", "Some words."),
+        ]
+    )
+    assert [d.text for d in drafts] == ["Before.", "Empty\n\nFull\n\nSome words."]
+
+
 def test_table_header_is_repeated() -> None:
     table = "| name | phone |\n| --- | --- |\n" + "\n".join(f"| person{i} | {i}000 |" for i in range(40))
     drafts = cut([Element("Table", table)])
