@@ -6,12 +6,11 @@ from pathlib import Path
 
 import rjieba
 
+from ingest.sentences import sentence_spans
+
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W_]+(?:[-_./:@'’][^\W_]+)*")
-_SENTENCE = re.compile(
-    r"[^.!?。！？；…\n]*(?:[.!?](?!\s|$)[^.!?。！？；…\n]*)*[.!?。！？；…]*[\"'”’」』）)]*"
-)
 
 _STOP_WORDS = frozenset(
     word
@@ -53,8 +52,8 @@ def coverage(question: list[str], passage: str) -> float:
 
 
 def sentences(text: str) -> list[str]:
-    """Cut a passage into sentences; a line break ends one too."""
-    return [found for match in _SENTENCE.findall(text) if (found := match.strip())]
+    """Cut a passage into sentences, as it was cut into chunks."""
+    return [found for start, end in sentence_spans(text) if (found := text[start:end].strip())]
 
 
 def _weight(term: str) -> float:

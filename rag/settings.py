@@ -57,8 +57,8 @@ class Settings(BaseSettings):
     embedding_model: str = "starter-embedding"
     rerank_model: str | None = None
     threads: int | None = Field(None, ge=1, le=256, description="a whole number from 1 to 256")
-    cache_tokens: int = Field(
-        16384, ge=256, le=1 << 24, description="a whole number of tokens from 256 to 16777216"
+    cache_tokens: int | None = Field(
+        None, ge=256, le=1 << 24, description="a whole number of tokens from 256 to 16777216"
     )
     queue_limit: int = Field(64, ge=1, le=10000, description="a whole number from 1 to 10000")
     gpt_aliases: bool = Field(True, description="true or false")
