@@ -97,7 +97,7 @@ def ingest(
     settings, out = _settings(), console()
     below = _inside(path, settings.documents_dir) if path is not None else None
     with connect(settings) as client:
-        report = show_reading(out, client.reconcile())
+        report = show_reading(client.reconcile())
         show_report(out, report, below=below)
 
 
@@ -166,7 +166,7 @@ def convert(
     from rag.terminal import console, count_progress
 
     terminal = console()
-    with count_progress(terminal) as bars:
+    with count_progress() as bars:
         task = bars.add_task("Converting", total=None)
         convert_model(
             folder,

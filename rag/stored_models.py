@@ -56,7 +56,8 @@ def fetch_missing(settings: Settings, out: Console) -> Models:
 
 def pull(settings: Settings, spec: str, out: Console) -> Path:
     """Fetch one model, with a progress bar."""
-    with download_progress(out) as bars:
+    out.print(f"Fetching {spec}")
+    with download_progress() as bars:
         task = bars.add_task(spec, total=None)
 
         def show(done: int, total: int | None, label: str) -> None:

@@ -11,6 +11,7 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TaskProgressColumn,
     TextColumn,
     TimeRemainingColumn,
@@ -37,8 +38,8 @@ def print_error(message: str) -> None:
 
 
 @contextmanager
-def download_progress(out: Console) -> Iterator[Progress]:
-    """Show bytes, speed and time left."""
+def download_progress() -> Iterator[Progress]:
+    """Show bytes, speed and time left, on a terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -46,16 +47,21 @@ def download_progress(out: Console) -> Iterator[Progress]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=out) as progress:
+    with _progress(columns) as progress:
         yield progress
 
 
 @contextmanager
-def count_progress(out: Console) -> Iterator[Progress]:
-    """Show how many of how many are done."""
+def count_progress() -> Iterator[Progress]:
+    """Show how many of how many are done, on a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TaskProgressColumn())
-    with Progress(*columns, console=out, transient=True) as progress:
+    with _progress(columns) as progress:
         yield progress
+
+
+def _progress(columns: Sequence[ProgressColumn]) -> Progress:
+    errors = Console(stderr=True)
+    return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
 
 
 def show_passages(out: Console, passages: Sequence[Mapping[str, Any]]) -> None:
@@ -95,10 +101,10 @@ def place(passage: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def show_reading(out: Console, events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
+def show_reading(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Show how far a pass over the documents is; give its report."""
     report: Mapping[str, Any] = {}
-    with count_progress(out) as bars:
+    with count_progress() as bars:
         task = bars.add_task("Reading documents", total=None)
         for event in events:
             if progress := event.get("progress"):

@@ -91,7 +91,7 @@ def serve(settings: Settings, out: Console, *, find_models: Callable[[], Models]
 def _read_documents(settings: Settings, library: "Library", out: Console, url: str, started: float) -> None:
     """Bring the library up to the folder, say what to try, and keep watching."""
     try:
-        with count_progress(out) as bars:
+        with count_progress() as bars:
             task = bars.add_task("Reading documents", total=None)
             report = library.reconcile(
                 on_progress=lambda now: bars.update(task, completed=now.n_done, total=now.n_total)

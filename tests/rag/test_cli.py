@@ -1,0 +1,155 @@
+"""The command line: what it says when something is wrong, and what it does with the starter models."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running import free_port, running
+
+RUN = [sys.executable, "-c", "from rag.cli import main; main()"]
+
+
+def quarry(
+    *arguments: str, folder: Path, stdin: str = "", **settings: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in `folder`, with no settings but these."""
+    return subprocess.run(
+        [*RUN, *arguments],
+        cwd=folder,
+        env=environment(**settings),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def environment(**settings: str) -> dict[str, str]:
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("QUARRY_")}
+    return {**inherited, **{f"QUARRY_{name.upper()}": value for name, value in settings.items()}}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "expected"),
+    [
+        pytest.param(["up"], {"port": "abc"}, "QUARRY_PORT=abc", id="setting-not-a-number"),
+        pytest.param(["serve"], {"host": "0.0.0.0"}, "QUARRY_API_KEYS", id="open-address"),  # noqa: S104 (refused)
+        pytest.param(["serve"], {"chat_model": "nowhere.gguf"}, "nowhere.gguf", id="model-file-missing"),
+        pytest.param(["serve"], {}, "quarry models pull", id="starter-models-not-fetched"),
+        pytest.param(["ask", "Why?"], {}, "quarry models pull", id="ask-without-models"),
+        pytest.param(["status"], {}, "quarry models pull", id="status-without-models"),
+        pytest.param(["convert", "nowhere", "out.gguf"], {}, "nowhere", id="no-folder-to-convert"),
+        pytest.param(["models", "show", "nothing"], {}, "nothing", id="unknown-model"),
+        pytest.param(["ingest", "/nowhere"], {}, "/nowhere", id="no-such-path"),
+        pytest.param(["ingest", "/usr"], {}, "outside the documents folder", id="path-outside"),
+    ],
+)
+def test_errors_are_one_line_with_the_way_out(
+    arguments: list[str], settings: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    (tmp_path / "documents").mkdir()
+
+    done = quarry(*arguments, folder=tmp_path, **{"port": str(free_port()), **settings})
+
+    assert done.returncode in {1, 2}
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = quarry("up", "--debug", folder=tmp_path, port="abc")
+
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_port_in_use_names_the_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = quarry("serve", folder=tmp_path, port=str(port))
+
+    assert done.returncode == 1
+    assert f"port {port} on 127.0.0.1 is in use" in done.stderr
+    assert "QUARRY_PORT=" in done.stderr
+
+
+def test_file_that_is_no_model_names_itself(tmp_path: Path) -> None:
+    (tmp_path / "text.gguf").write_text("this is not a model")
+
+    done = quarry("serve", folder=tmp_path, chat_model="text.gguf", embedding_model="text.gguf", port="0")
+
+    assert done.returncode == 1
+    assert "text.gguf" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def library_folder(tmp_path: Path) -> Path:
+    """A folder with two documents, one of them unreadable."""
+    documents = tmp_path / "documents" / "garden"
+    documents.mkdir(parents=True)
+    (documents / "bees.md").write_text(
+        "# Bees\n\nThe hive by the pond was moved to the orchard in March.\n", "utf-8"
+    )
+    (documents / "broken.docx").write_bytes(b"PK\x03\x04 cut off")
+    return tmp_path
+
+
+def test_ingest_search_ask_and_status_without_a_service(library_folder: Path, starter_models: Path) -> None:
+    settings = {"models_dir": str(starter_models)}
+
+    read = quarry("ingest", folder=library_folder, **settings)
+    assert read.returncode == 0, read.stderr
+    assert "broken.docx" in read.stdout
+
+    found = quarry("search", "Where is the hive?", folder=library_folder, **settings)
+    assert "garden/bees.md" in found.stdout, found.stderr
+
+    answered = quarry("ask", "Where was the hive moved to?", folder=library_folder, **settings)
+    assert answered.returncode == 0, answered.stderr
+    assert "[1] garden/bees.md" in answered.stdout
+
+    shown = quarry("status", folder=library_folder, **settings)
+    assert "garden" in shown.stdout, shown.stderr
+    assert "broken.docx" in shown.stdout
+
+
+def test_chat_keeps_the_conversation(library_folder: Path, starter_models: Path) -> None:
+    lines = "Where was the hive moved to?\n/documents\nSay hello.\n/nonsense\n/clear\n"
+
+    done = quarry("chat", folder=library_folder, stdin=lines, models_dir=str(starter_models))
+
+    assert done.returncode == 0, done.stderr
+    assert "Answering from the model alone." in done.stdout
+    assert "/nonsense: unknown" in done.stdout
+    assert "Forgotten." in done.stdout
+
+
+@pytest.fixture
+def service(library_folder: Path, starter_models: Path) -> Iterator[dict[str, str]]:
+    """`quarry up` on the folder; yields its settings once the first pass is over."""
+    settings = {"models_dir": str(starter_models), "port": str(free_port())}
+    with running([*RUN, "up"], library_folder, environment(**settings)):
+        yield settings
+
+
+def test_commands_use_the_running_service(library_folder: Path, service: dict[str, str]) -> None:
+    (library_folder / "documents" / "roof.txt").write_text(
+        "The roof was mended with slate from Wales.", "utf-8"
+    )
+
+    read = quarry("ingest", folder=library_folder, **service)
+    assert read.returncode == 0, read.stderr
+
+    found = quarry("search", "What was the roof mended with?", folder=library_folder, **service)
+    assert "roof.txt" in found.stdout, found.stderr
+
+    second = quarry("serve", folder=library_folder, **{**service, "port": str(free_port())})
+    assert second.returncode == 1
+    assert f"http://127.0.0.1:{service['port']}" in second.stderr
