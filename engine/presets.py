@@ -1,4 +1,7 @@
-"""Models that are known by a short name. To add one: a source, and the sha256 where we have seen the file."""
+"""Models that are known by a short name.
+
+Add only what the engine runs. A sum is that of the file we saw, or one that several independent projects pin.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,18 +46,20 @@ PRESETS: Mapping[str, Preset] = {
         file_name="all-MiniLM-L6-v2-F16.gguf",
     ),
     "zh-small": Preset(
-        source="hf:Qwen/Qwen3-0.6B-GGUF/Qwen3-0.6B-Q8_0.gguf",
+        source="hf:Qwen/Qwen3-0.6B-GGUF@23749fefcc72300e3a2ad315e1317431b06b590a/Qwen3-0.6B-Q8_0.gguf",
         role="chat",
         languages="Chinese, English and 100 more",
         licence="Apache-2.0",
         note="runs anywhere; short answers",
+        sha256="9465e63a22add5354d9bb4b99e90117043c7124007664907259bd16d043bb031",
     ),
     "zh": Preset(
-        source="hf:Qwen/Qwen3-1.7B-GGUF/Qwen3-1.7B-Q8_0.gguf",
+        source="hf:Qwen/Qwen3-1.7B-GGUF@90862c4b9d2787eaed51d12237eafdfe7c5f6077/Qwen3-1.7B-Q8_0.gguf",
         role="chat",
         languages="Chinese, English and 100 more",
         licence="Apache-2.0",
         note="better answers; needs 3 GB of memory",
+        sha256="061b54daade076b5d3362dac252678d17da8c68f07560be70818cace6590cb1a",
     ),
     "zh-embedding": Preset(
         source="hf:BAAI/bge-small-zh-v1.5",

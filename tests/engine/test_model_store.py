@@ -217,6 +217,13 @@ def test_file_of_a_wheel(wheel_folder: Path, store: ModelStore, gguf_bytes: byte
     assert leftovers(store) == []
 
 
+def test_what_a_killed_pull_left_is_removed(wheel_folder: Path, store: ModelStore, gguf_bytes: bytes) -> None:
+    (store.folder / ".pull-old").mkdir(parents=True)
+    (store.folder / ".pull-old" / "half.whl").write_bytes(b"x")
+    store.pull("pypi:tiny-model==1.0/tiny_model/tiny.gguf")
+    assert leftovers(store) == []
+
+
 def test_folder_of_a_wheel_is_converted(wheel_folder: Path, store: ModelStore) -> None:
     path = store.pull("pypi:tiny-model==1.0/tiny_model/bert")
     assert path.name == "bert-F16.gguf"
@@ -261,6 +268,7 @@ def test_wheel_that_is_no_zip_is_named(tmp_path: Path) -> None:
         "hf:me",
         "hf:me/../x",
         "hf:me/repo/../../x.gguf",
+        "hf:me/repo@/x.gguf",
         "hf:/etc/passwd",
         "pypi:name/file",
         "pypi:name==1.0",
@@ -275,12 +283,19 @@ def test_odd_sources_are_refused(spec: str) -> None:
         parse_source(spec)
 
 
-def test_mirror_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("spec", "url"),
+    [
+        pytest.param("hf:a/b/c.gguf", "https://mirror.example/a/b/resolve/main/c.gguf", id="hub"),
+        pytest.param("hf:a/b@12ab/c.gguf", "https://mirror.example/a/b/resolve/12ab/c.gguf", id="revision"),
+        pytest.param(
+            "modelscope:a/b/c.gguf", "https://modelscope.cn/models/a/b/resolve/master/c.gguf", id="modelscope"
+        ),
+    ],
+)
+def test_sources_name_addresses(spec: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example/")
-    assert (
-        parse_source("hf:a/b/c d.gguf".replace(" ", "-")).url
-        == "https://mirror.example/a/b/resolve/main/c-d.gguf"
-    )
+    assert parse_source(spec).url == url
 
 
 @pytest.mark.parametrize(
