@@ -11,7 +11,7 @@ from ingest.errors import IngestError
 from rag import wire
 from rag.admission import Admission
 from rag.answer import Parts
-from rag.api import chat, embeddings, health, models
+from rag.api import chat, embeddings, health, models, page
 from rag.api import library as library_routes
 from rag.boundary import Boundary, error_response
 from rag.errors import ApiError
@@ -57,6 +57,7 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         routes.include_router(module.router)
     for prefix in PREFIXES:
         app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")
+    app.include_router(page.router)
     app.include_router(library_routes.router, prefix="/v1")
     app.add_middleware(Boundary, settings=settings)
     return app

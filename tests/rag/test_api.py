@@ -355,6 +355,43 @@ async def test_key_is_needed_everywhere_but_health(
             assert_openai_error(await client.get("/nowhere", headers=headers), 401, "invalid_api_key")
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        pytest.param({}, 401, id="no key"),
+        pytest.param({"Authorization": "Bearer wrong"}, 401, id="bad key"),
+        pytest.param({"Api-Key": "alpha"}, 401, id="key in another header"),
+        pytest.param({"Authorization": "Bearer alpha", "Host": "evil.example.net"}, 403, id="bad host"),
+        pytest.param(
+            {"Authorization": "Bearer alpha", "Origin": "https://evil.net"}, 403, id="foreign origin"
+        ),
+    ],
+)
+async def test_every_route_is_refused(
+    engine: Any, library: Any, headers: dict[str, str], status: int
+) -> None:
+    app = _keyed(engine, library)
+    operations = [
+        (method, path.removeprefix("/v1").replace("{name}", "quarry"))
+        for path, methods in app.openapi()["paths"].items()
+        for method in methods
+    ]
+    assert ("post", "/chat/completions") in operations
+    async with client_of(app) as client:
+        for method, path in [*operations, ("get", "/"), ("get", "/openapi.json")]:
+            for prefix in PREFIXES:
+                if prefix + path != "/health":
+                    response = await client.request(method, prefix + path, headers=headers)
+                    assert (prefix + path, response.status_code) == (prefix + path, status)
+
+
+async def test_page_is_text_at_the_root_only(client: httpx.AsyncClient) -> None:
+    page = await client.get("/", headers={"Host": "localhost:8080"})
+    assert "http://localhost:8080/v1" in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert (await client.get("/v1/")).headers["content-type"] == "application/json"
+
+
 @pytest.mark.parametrize("authorization", [None, "", "Bearer anything"])
 async def test_any_key_passes_with_auth_off(client: httpx.AsyncClient, authorization: str | None) -> None:
     headers = {} if authorization is None else {"Authorization": authorization}
