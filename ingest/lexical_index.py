@@ -55,9 +55,10 @@ def segment(text: str) -> list[str]:
 class LexicalIndex:
     """One tantivy index in a folder of ours."""
 
-    def __init__(self, index: tantivy.Index, schema: tantivy.Schema) -> None:
+    def __init__(self, index: tantivy.Index, schema: tantivy.Schema, analyzer: tantivy.TextAnalyzer) -> None:
         self._index = index
         self._schema = schema
+        self._analyzer = analyzer
         self._writer: tantivy.IndexWriter | None = None
 
     @classmethod
@@ -76,11 +77,17 @@ class LexicalIndex:
         )
         with _damage():
             index = tantivy.Index(schema, path=str(folder))
-            index.register_tokenizer(
-                "words", tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace()).build()
+            # Words are cut by spaces, because segment() put them there; English ones lose their endings,
+            # and those that stand in every text are left out. Chinese passes through unchanged.
+            analyzer = (
+                tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
+                .filter(tantivy.Filter.stopword("english"))
+                .filter(tantivy.Filter.stemmer("english"))
+                .build()
             )
+            index.register_tokenizer("words", analyzer)
             index.config_reader("manual")
-        return cls(index, schema)
+        return cls(index, schema, analyzer)
 
     def count(self) -> int:
         """Return the number of chunks in the index."""
@@ -128,7 +135,8 @@ class LexicalIndex:
         """Return the best chunks by BM25; any text is a valid query, none of it is syntax."""
         from tantivy import Occur, Query
 
-        terms = list(itertools.islice(dict.fromkeys(segment(query)), MAX_QUERY_TERMS))
+        words_of_query = self._analyzer.analyze(" ".join(segment(query)))
+        terms = list(itertools.islice(dict.fromkeys(words_of_query), MAX_QUERY_TERMS))
         if not terms or limit < 1 or (collection_ids is not None and not collection_ids):
             return []
         with _damage():
