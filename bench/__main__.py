@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -40,11 +42,16 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shapes", action="store_true", help="also the rows on the shapes of larger models")
     parser.add_argument("--repeats", type=int, default=5, help="counted turns a row (default 5)")
     parser.add_argument("--quick", action="store_true", help="one turn a row, and no product rows")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count() or 1, help="of both sides (default: all)"
+    )
     parser.add_argument("--list", action="store_true", help="name the rows and measure nothing")
     parser.add_argument("--no-save", action="store_true", help="leave bench/results.json as it is")
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}; it must be at least 1")
+    if options.threads < 1:
+        parser.error(f"--threads is {options.threads}; it must be at least 1")
     return options
 
 
@@ -62,7 +69,10 @@ def main() -> int:
         return 2
     rows: list[Row] = []
     failures: list[str] = []
-    for result in _measure(cases, others, 1 if options.quick else options.repeats, console):
+    if options.quick:
+        cases = [replace(case, work={**case.work, "n_passages": 16}) for case in cases]
+    repeats = 1 if options.quick else options.repeats
+    for result in _measure(cases, others, repeats, options.threads, console):
         if isinstance(result, str):
             failures.append(result)
             console.print(f"failed: {result}", style="red", markup=False)
@@ -80,12 +90,16 @@ def _matches(name: str, prefixes: tuple[str, ...]) -> bool:
 
 
 def _measure(
-    cases: list[Case], others: dict[str, Callable[[], list[Row]]], repeats: int, console: Console
+    cases: list[Case],
+    others: dict[str, Callable[[], list[Row]]],
+    repeats: int,
+    n_threads: int,
+    console: Console,
 ) -> Iterator[Row | str]:
     """Yield each row, or the reason why it could not be measured."""
     console.print(machine.describe())
     if cases:
-        yield from _measure_cases(cases, repeats, console)
+        yield from _measure_cases(cases, repeats, n_threads, console)
     for name, run in others.items():
         try:
             yield from run()
@@ -93,10 +107,10 @@ def _measure(
             yield f"{name}: {error}"
 
 
-def _measure_cases(cases: list[Case], repeats: int, console: Console) -> Iterator[Row | str]:
+def _measure_cases(cases: list[Case], repeats: int, n_threads: int, console: Console) -> Iterator[Row | str]:
     sides = Sides(
-        ours=partial(Worker, Path(sys.executable), "bench.ours"),
-        peer=partial(Worker, PEER_PYTHON, "bench.peer") if PEER_PYTHON.exists() else None,
+        ours=partial(Worker, Path(sys.executable), "bench.ours", str(n_threads)),
+        peer=partial(Worker, PEER_PYTHON, "bench.peer", str(n_threads)) if PEER_PYTHON.exists() else None,
     )
     if sides.peer is None:
         console.print("no .venv-peers here: rows have no peer (docs/performance.md tells how to make it)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from engine import _native as native
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-N_THREADS = os.cpu_count() or 1
+N_THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count() or 1
 SLICE_TOKENS = 512
 GREEDY = native.SamplingParams(temperature=0.0)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import sys
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 from bench import llama, prompts
 from bench.worker import peak_resident_bytes, serve
 
-N_THREADS = os.cpu_count() or 1
+N_THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count() or 1
 
 
 class Models:
@@ -115,6 +116,7 @@ def main() -> None:
                 "llama-cpp-python": importlib.metadata.version("llama-cpp-python"),
                 "numpy": np.__version__,
                 "build": llama.system_info(),
+                "n_threads": N_THREADS,
             }
         if request["do"] == "quantize":
             source, target = Path(request["source"]), Path(request["target"])

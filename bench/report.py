@@ -18,7 +18,11 @@ def table_of(rows: Sequence[Row]) -> Table:
     """Lay the rows out; a ratio over 1 means that ours is better."""
     table = Table(title="Quarry and its peers, medians (ratio > 1: Quarry is better)")
     for name in ("work", "ours", "peer", "unit", "ratio", "of limit", "peer's best setting"):
-        table.add_column(name, justify="left" if name in {"work", "unit", "peer's best setting"} else "right")
+        table.add_column(
+            name,
+            no_wrap=name == "work",
+            justify="left" if name in {"work", "unit", "peer's best setting"} else "right",
+        )
     for row in rows:
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         share = "" if row.share_of_limit is None else f"{row.share_of_limit:.0%}"

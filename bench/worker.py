@@ -39,12 +39,16 @@ def serve(answer: Callable[[dict[str, Any]], Mapping[str, Any]]) -> None:
 
 
 class Worker:
-    """A child process that runs `python -m MODULE` and answers one request at a time."""
+    """A child process that runs `python -m MODULE ARGUMENTS` and answers one request at a time."""
 
-    def __init__(self, python: Path, module: str) -> None:
+    def __init__(self, python: Path, module: str, *arguments: str) -> None:
         self.module = module
         self._process = subprocess.Popen(
-            [str(python), "-m", module], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [str(python), "-m", module, *arguments],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
     def __enter__(self) -> Worker:
