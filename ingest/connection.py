@@ -33,22 +33,35 @@ class Connections:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = threading.RLock()
+        self._reader_lock = threading.Lock()  # its own: a long write must not hold up new readers
         self._local = threading.local()
-        self._all: list[sqlite3.Connection] = []
+        self._readers: dict[threading.Thread, sqlite3.Connection] = {}
         self._closed = False
         with named_errors(path):
             self._writer = self._connect()
-            self._writer.execute("PRAGMA journal_mode=WAL")
-            self._writer.execute("PRAGMA synchronous=FULL")
-            # Deleted text must not survive in free pages of the file.
-            self._writer.execute("PRAGMA secure_delete=ON")
-            self._writer.execute("PRAGMA foreign_keys=ON")
+            try:
+                self._writer.execute("PRAGMA journal_mode=WAL")
+                self._writer.execute("PRAGMA synchronous=FULL")
+                # Deleted text must not survive in free pages of the file.
+                self._writer.execute("PRAGMA secure_delete=ON")
+                self._writer.execute("PRAGMA foreign_keys=ON")
+            except sqlite3.Error:
+                self._writer.close()
+                raise
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
-        with self._lock:
-            self._all.append(connection)
-        return connection
+        return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=30)
+
+    def _new_reader(self) -> sqlite3.Connection:
+        """Open this thread's reader, and close those of threads that have ended: pools come and go."""
+        reader = self._connect()
+        reader.execute("PRAGMA query_only=ON")
+        self._local.reader = reader
+        with self._reader_lock:
+            for thread in [thread for thread in self._readers if not thread.is_alive()]:
+                self._readers.pop(thread).close()
+            self._readers[threading.current_thread()] = reader
+        return reader
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -58,9 +71,7 @@ class Connections:
         with named_errors(self.path):
             reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
             if reader is None:
-                reader = self._connect()
-                reader.execute("PRAGMA query_only=ON")
-                self._local.reader = reader
+                reader = self._new_reader()
             if reader.in_transaction:
                 yield reader
                 return
@@ -93,9 +104,9 @@ class Connections:
 
     def close(self) -> None:
         """Close every connection of every thread."""
-        with self._lock:
+        with self._lock, self._reader_lock:
             self._closed = True
-            for connection in self._all:
+            for connection in [self._writer, *self._readers.values()]:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()
-            self._all.clear()
+            self._readers.clear()

@@ -9,13 +9,14 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-from ingest.errors import RecordTooNew, StorageFull
+from ingest.errors import RecordError, RecordTooNew, StorageFull
 from ingest.record import Record
 from ingest.values import ChunkDraft, FileFacts, NewVersion
 
@@ -243,6 +244,12 @@ def test_newer_record_is_refused(tmp_path: Path) -> None:
         Record.open(tmp_path / "record.sqlite3")
 
 
+def test_file_that_is_no_record_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "record.sqlite3").write_bytes(b"this is not a database " * 100)
+    with pytest.raises(RecordError, match=r"record\.sqlite3: file is not a database"):
+        Record.open(tmp_path / "record.sqlite3")
+
+
 def test_version_switches_in_one_transaction(tmp_path: Path) -> None:
     record = Record.open(tmp_path / "record.sqlite3")
     facts = FileFacts(1, 1, 1)
@@ -256,6 +263,17 @@ def test_version_switches_in_one_transaction(tmp_path: Path) -> None:
         assert record.document_chunks(document_id) == first
     assert [c.text for c in record.document_chunks(document_id)] == ["old 2", "new"]
     assert record.documents()[0].version == 2
+    record.close()
+
+
+def test_readers_of_ended_threads_are_closed(tmp_path: Path) -> None:
+    record = Record.open(tmp_path / "record.sqlite3")
+    for _ in range(20):
+        thread = threading.Thread(target=record.documents)
+        thread.start()
+        thread.join()
+    record.documents()
+    assert len(record._connections._readers) <= 2
     record.close()
 
 
