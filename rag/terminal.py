@@ -162,9 +162,7 @@ def show_facts(out: Console, facts: Mapping[str, str]) -> None:
         out.print(Text.assemble((name.ljust(width), "bold"), value))
 
 
-def show_next_steps(
-    out: Console, url: str, *, collections: Sequence[str], needs_key: bool, starter: bool
-) -> None:
+def show_next_steps(out: Console, url: str, *, models: Sequence[str], needs_key: bool, starter: bool) -> None:
     """Print what to try once the service is ready."""
     question = {"model": "quarry", "messages": [{"role": "user", "content": "What does Quarry read?"}]}
     key = "YOUR-KEY" if needs_key else "any"
@@ -191,11 +189,12 @@ LangChain:
   ChatOpenAI(model="quarry", base_url="{url}/v1", api_key="{key}").invoke("What does Quarry read?")
 """
     out.print(steps.rstrip())
-    if others := [name for name in collections if name != "default"]:
-        out.print(f"\nModels for one collection each: {', '.join('quarry-' + name for name in others)}")
+    if models:
+        out.print(f"\nModels for one collection each: {', '.join(models)}")
     if starter:
         out.print(
-            "\nThe starter models are small English demos. For Chinese and for real work:\n"
-            "  .venv/bin/quarry models list        shows what else there is"
+            "\nThe starter models are small English demos. For Chinese:\n\n"
+            "  .venv/bin/quarry models pull zh-small zh-embedding\n"
+            "  QUARRY_CHAT_MODEL=zh-small QUARRY_EMBEDDING_MODEL=zh-embedding make run"
         )
     out.print("\nCtrl-C stops.")

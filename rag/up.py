@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from ingest.errors import IngestError, LibraryClosed
+from ingest.reconciler import DEFAULT_COLLECTION
 from rag.client import announce, running_service, withdraw
 from rag.errors import CannotListen
+from rag.models import ALL, slug
 from rag.settings import Settings, check_bind
-from rag.stored_models import Models
+from rag.stored_models import Models, in_use
 from rag.terminal import count_progress, print_error, show_next_steps, show_report
 
 if TYPE_CHECKING:
@@ -107,9 +109,11 @@ def _read_documents(settings: Settings, library: "Library", out: Console, url: s
     show_next_steps(
         out,
         url,
-        collections=[collection.name for collection in library.collections()],
+        models=[
+            f"{ALL}-{slug(info.name)}" for info in library.collections() if info.name != DEFAULT_COLLECTION
+        ],
         needs_key=bool(settings.api_keys),
-        starter="starter-chat" in (settings.chat_model, settings.embedding_model),
+        starter=any(spec.startswith("starter-") for spec in in_use(settings)),
     )
 
 
