@@ -22,11 +22,11 @@ CALLS = {
 REPACKED = frozenset({"Q4_0", "Q8_0", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q6_K"})
 """Types whose weights llama.cpp can lay out anew while loading."""
 
-DECODER_SHAPES = {
+DECODER_SHAPES: dict[str, tuple[str, ...]] = {
     "qwen2-1.5b": ("Q8_0", "Q4_0", "Q4_K_M", "Q5_K_M"),
     "llama-1b": ("F16", "Q8_0", "Q4_0", "Q4_1"),
 }
-ENCODER_SHAPES = {"bge-small": ("F16", "Q8_0"), "bge-base": ("F16", "Q8_0")}
+ENCODER_SHAPES: dict[str, tuple[str, ...]] = {"bge-small": ("F16", "Q8_0"), "bge-base": ("F16", "Q8_0")}
 
 
 @dataclass(frozen=True, slots=True)

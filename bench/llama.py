@@ -36,20 +36,19 @@ FILE_TYPES = {
 GGML_TYPE_F32, GGML_TYPE_F16 = 0, 1
 
 
-@api.llama_log_callback
-def _discard(_level: int, _text: bytes, _data: ctypes.c_void_p) -> None:
-    """Drop what llama.cpp logs."""
+# Kept for the life of the process: llama.cpp holds the pointer.
+_DISCARD = api.llama_log_callback(lambda _level, _text, _data: None)
 
 
 def start() -> None:
     """Prepare llama.cpp, once a process, and silence it."""
-    api.llama_log_set(_discard, ctypes.c_void_p())
+    api.llama_log_set(_DISCARD, ctypes.c_void_p())
     api.llama_backend_init()
 
 
 def system_info() -> str:
     """Describe the instruction sets of this build as llama.cpp prints them."""
-    return api.llama_print_system_info().decode()
+    return str(api.llama_print_system_info().decode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +134,8 @@ class Llama:
 
     def output(self, row: int) -> NDArray[np.float32]:
         """Return a view of the logits of the batch's row, [n_vocab]; -1 is the last."""
-        return np.ctypeslib.as_array(api.llama_get_logits_ith(self._context, row), shape=(self.n_vocab,))
+        row_of_logits = api.llama_get_logits_ith(self._context, row)
+        return np.asarray(np.ctypeslib.as_array(row_of_logits, shape=(self.n_vocab,)))
 
     def prefill(self, ids: Sequence[int], *, sequence: int = 0) -> int:
         """Feed a whole prompt; return the most likely next token."""
@@ -170,7 +170,7 @@ class Llama:
                 for s in range(len(batch))
             ]
         )
-        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def _context_params(settings: Settings) -> api.llama_context_params:

@@ -48,7 +48,7 @@ def prefill(models: Models, request: dict[str, Any]) -> float:
     start = perf_counter()
     model.run()
     model.output(-1).argmax()
-    return n / (perf_counter() - start)
+    return float(n / (perf_counter() - start))
 
 
 def decode(models: Models, request: dict[str, Any]) -> float:
@@ -66,7 +66,7 @@ def decode(models: Models, request: dict[str, Any]) -> float:
     for i in range(n_tokens):
         model.feed([(token, n_context + i, s, True) for s, token in enumerate(last)])
         last = [int(model.output(s).argmax()) for s in range(n_sequences)]
-    return n_sequences * n_tokens / (perf_counter() - start)
+    return float(n_sequences * n_tokens / (perf_counter() - start))
 
 
 def embed(models: Models, request: dict[str, Any]) -> float:
@@ -80,7 +80,7 @@ def embed(models: Models, request: dict[str, Any]) -> float:
     start = perf_counter()
     for at in range(0, len(passages), per_call):
         model.embed(passages[at : at + per_call])
-    return n * len(passages) / (perf_counter() - start)
+    return float(n * len(passages) / (perf_counter() - start))
 
 
 def load(models: Models, request: dict[str, Any]) -> float:

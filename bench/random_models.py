@@ -96,7 +96,7 @@ def _add_vocabulary(writer: gguf.GGUFWriter, shape: Shape) -> None:
         writer.add_token_type_count(2)
         writer.add_pad_token_id(0)
         writer.add_unk_token_id(1)
-        writer.add_cls_token_id(2)
+        writer.add_bos_token_id(2)
         writer.add_sep_token_id(3)
         writer.add_mask_token_id(4)
         return
