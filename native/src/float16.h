@@ -6,16 +6,15 @@
 
 namespace quarry {
 
+// Without branches, so that loops over it become vector code.
 inline float f16_to_f32(std::uint16_t h) {
     const std::uint32_t sign = static_cast<std::uint32_t>(h & 0x8000u) << 16;
-    const std::uint32_t exponent = (h >> 10) & 31u;
-    const std::uint32_t mantissa = h & 0x3ffu;
-    if (exponent == 0) {
-        const float magnitude = static_cast<float>(mantissa) * 0x1p-24f;
-        return std::bit_cast<float>(sign | std::bit_cast<std::uint32_t>(magnitude));
-    }
-    const std::uint32_t biased = exponent == 31 ? 255u : exponent + 112u;
-    return std::bit_cast<float>(sign | (biased << 23) | (mantissa << 13));
+    const std::uint32_t shifted = static_cast<std::uint32_t>(h & 0x7fffu) << 13;
+    // The product moves the exponent from bias 15 to 127, subnormals included; infinities and NaNs keep
+    // theirs.
+    const std::uint32_t finite = std::bit_cast<std::uint32_t>(std::bit_cast<float>(shifted) * 0x1p112f);
+    const std::uint32_t magnitude = shifted >= 0x0f800000u ? shifted | 0x7f800000u : finite;
+    return std::bit_cast<float>(sign | magnitude);
 }
 
 // Rounds to nearest, ties to even; out of range becomes infinity.

@@ -93,7 +93,7 @@ void store_tile(const Floats* total, std::size_t lane, const TileOutput& y) {
 }
 
 template <int kOffset, std::size_t N>
-inline void dot_line(Ints* sum, Bytes w, const std::int8_t* x) {
+inline void dot_line(Ints* sum, const Weights& w, const std::int8_t* x) {
 #pragma GCC unroll 12
     for (std::size_t t = 0; t < N; ++t) sum[t] = dot<kOffset>(sum[t], w, word_at(x + 4 * t));
 }
@@ -117,12 +117,12 @@ struct Quantized {
                 for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.sums[g * N + t]);
 #pragma GCC unroll 8
                 for (std::size_t line = 0; line < kLines; ++line) {
-                    const Bytes w = Bytes::load(group + kScales + line * kLine + lane * 4);
+                    const Line w = Line::load(group + kScales + line * kLine + lane * 4);
                     if constexpr (kNibbles) {
                         dot_line<kOffset, N>(sum, w.low_nibbles(), bytes + line * N * 4);
                         dot_line<kOffset, N>(sum, w.high_nibbles(), bytes + (line + kLines) * N * 4);
                     } else {
-                        dot_line<kOffset, N>(sum, w, bytes + line * N * 4);
+                        dot_line<kOffset, N>(sum, w.bytes(), bytes + line * N * 4);
                     }
                 }
                 const auto* halves = reinterpret_cast<const std::uint16_t*>(group) + lane;

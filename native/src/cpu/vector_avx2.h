@@ -77,14 +77,16 @@ inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
 }
 
 // 4 * kLanes bytes: four of each row.
-struct Bytes {
+struct Line {
     __m256i v;
-    static Bytes load(const std::byte* p) {
-        return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))};
-    }
-    Bytes low_nibbles() const { return {_mm256_and_si256(v, _mm256_set1_epi8(15))}; }
-    Bytes high_nibbles() const { return {_mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))}; }
+    static Line load(const std::byte* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
+    Line bytes() const { return *this; }
+    Line low_nibbles() const { return {_mm256_and_si256(v, _mm256_set1_epi8(15))}; }
+    Line high_nibbles() const { return {_mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))}; }
 };
+
+// Four weights of each row, as dot() takes them.
+using Weights = Line;
 
 struct Ints {
     __m256i v;
@@ -99,7 +101,7 @@ inline Ints start(std::int32_t sum) {
     return Ints::all(kOffset == 128 ? 0 : -kOffset * sum);
 }
 template <int kOffset>
-inline Ints dot(Ints sum, Bytes w, std::int32_t x) {
+inline Ints dot(Ints sum, Weights w, std::int32_t x) {
     __m256i magnitude = w.v;
     __m256i signed_x = _mm256_set1_epi32(x);
     if constexpr (kOffset == 128) {

@@ -69,12 +69,16 @@ inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
 }
 
 // 4 * kLanes bytes: four of each row.
-struct Bytes {
+struct Line {
     __m512i v;
-    static Bytes load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
-    Bytes low_nibbles() const { return {_mm512_and_si512(v, _mm512_set1_epi8(15))}; }
-    Bytes high_nibbles() const { return {_mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))}; }
+    static Line load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+    Line bytes() const { return *this; }
+    Line low_nibbles() const { return {_mm512_and_si512(v, _mm512_set1_epi8(15))}; }
+    Line high_nibbles() const { return {_mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))}; }
 };
+
+// Four weights of each row, as dot() takes them.
+using Weights = Line;
 
 struct Ints {
     __m512i v;
@@ -88,7 +92,7 @@ inline Ints start(std::int32_t sum) {
     return Ints::all(-kOffset * sum);
 }
 template <int kOffset>
-inline Ints dot(Ints sum, Bytes w, std::int32_t x) {
+inline Ints dot(Ints sum, Weights w, std::int32_t x) {
     return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(x))};
 }
 

@@ -1,4 +1,4 @@
-// Eight lanes in plain C++: the reference for the other instruction sets, and what runs everywhere.
+// Sixteen lanes in plain C++: the reference for the other instruction sets, and what runs everywhere.
 #pragma once
 
 #include <algorithm>
@@ -12,7 +12,7 @@
 namespace quarry::generic {
 
 constexpr const char* kName = "generic";
-constexpr std::size_t kLanes = 8;
+constexpr std::size_t kLanes = 16;
 constexpr std::size_t kChunk = 4;
 
 struct Floats {
@@ -88,52 +88,53 @@ inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
     return Floats::make([&](std::size_t i) { return x.v[i] >= limit.v[i] ? value.v[i] : 0.0f; });
 }
 
-// 4 * kLanes bytes: four of each row.
-struct Bytes {
-    std::uint8_t v[4 * kLanes];
+// Four weights of each row, as dot() takes them: as floats, whose products compilers turn into vector code.
+struct Weights {
+    float v[4][kLanes];
+};
 
-    template <class F>
-    Bytes map(F f) const {
-        Bytes out;
-        for (std::size_t i = 0; i < 4 * kLanes; ++i) out.v[i] = static_cast<std::uint8_t>(f(v[i]));
-        return out;
-    }
-    static Bytes load(const std::byte* p) {
-        Bytes out;
+// 4 * kLanes bytes: four of each row, as one little-endian word.
+struct Line {
+    std::uint32_t v[kLanes];
+
+    static Line load(const std::byte* p) {
+        Line out;
         std::memcpy(out.v, p, sizeof out.v);
         return out;
     }
-    Bytes low_nibbles() const {
-        return map([](std::uint8_t x) { return x & 15; });
-    }
-    Bytes high_nibbles() const {
-        return map([](std::uint8_t x) { return x >> 4; });
-    }
-};
-
-struct Ints {
-    std::int32_t v[kLanes];
-    static Ints all(std::int32_t x) {
-        Ints out;
-        std::fill(out.v, out.v + kLanes, x);
+    Weights expand(unsigned first_bit, std::uint32_t mask) const {
+        Weights out;
+        for (unsigned j = 0; j < 4; ++j) {
+            for (std::size_t i = 0; i < kLanes; ++i) {
+                out.v[j][i] =
+                    static_cast<float>(static_cast<std::int32_t>(v[i] >> (8 * j + first_bit) & mask));
+            }
+        }
         return out;
     }
-    Floats to_floats() const {
-        return Floats::make([&](std::size_t i) { return static_cast<float>(v[i]); });
-    }
+    Weights bytes() const { return expand(0, 255); }
+    Weights low_nibbles() const { return expand(0, 15); }
+    Weights high_nibbles() const { return expand(4, 15); }
+};
+
+// Whole numbers below 2^24, which floats hold exactly.
+struct Ints {
+    Floats v;
+    Floats to_floats() const { return v; }
 };
 
 // The dot product of weights minus kOffset, built from dot() and the sum of the activations' bytes.
 template <int kOffset>
 inline Ints start(std::int32_t sum) {
-    return Ints::all(-kOffset * sum);
+    return {Floats::all(static_cast<float>(-kOffset * sum))};
 }
 template <int kOffset>
-inline Ints dot(Ints sum, Bytes w, std::int32_t x) {
+inline Ints dot(Ints sum, const Weights& w, std::int32_t x) {
     std::int8_t bytes[4];
     std::memcpy(bytes, &x, sizeof bytes);
-    for (std::size_t i = 0; i < kLanes; ++i) {
-        for (std::size_t j = 0; j < 4; ++j) sum.v[i] += w.v[4 * i + j] * bytes[j];
+    for (std::size_t j = 0; j < 4; ++j) {
+        const auto factor = static_cast<float>(bytes[j]);
+        for (std::size_t i = 0; i < kLanes; ++i) sum.v.v[i] += w.v[j][i] * factor;
     }
     return sum;
 }
