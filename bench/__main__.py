@@ -56,7 +56,8 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    options, console = arguments(), Console()
+    options = arguments()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     prefixes = tuple(options.only.split(","))
     every = itertools.chain(starter_cases(), shape_cases() if options.shapes or options.only else ())
     cases = [case for case in every if case.name.startswith(prefixes)]

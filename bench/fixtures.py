@@ -22,7 +22,7 @@ STARTER_PRESETS = {STARTER_CHAT: "starter-chat", STARTER_EMBEDDING: "starter-emb
 
 def models_folder() -> Path:
     """Return the folder of the starter models, the one that the tests use."""
-    return Path(os.environ.get("QUARRY_MODELS_DIR", ROOT / "models"))
+    return Path(os.environ.get("QUARRY_MODELS_DIR") or ROOT / "models")
 
 
 def model_path(name: str, *, peer: Callable[[], Worker] | None) -> Path:
