@@ -72,6 +72,7 @@ requirements:
 	$(COMPILE) --override requirements/overrides.txt pyproject.toml -o requirements/runtime.txt
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) --override requirements/overrides.txt requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) requirements/peers.in -o requirements/peers.txt
 
 # What make made; your documents, data and models stay.
 clean:
