@@ -34,15 +34,13 @@ ThreadPool::~ThreadPool() {
 
 void ThreadPool::run(std::size_t n_items, Task task) {
     task_ = task;
-    n_items_ = n_items;
-    next_item_.store(0, std::memory_order_relaxed);
-    running_.store(workers_.size(), std::memory_order_relaxed);
+    n_done_.store(0, std::memory_order_relaxed);
+    claims_.store(static_cast<std::uint64_t>(n_items) << 32, std::memory_order_release);
     generation_.fetch_add(1, std::memory_order_release);
     generation_.notify_all();
     take_items(0);
-    int spins = 0;
-    while (running_.load(std::memory_order_acquire) != 0) {
-        if (++spins < kSpins) {
+    for (int spins = 0; n_done_.load(std::memory_order_acquire) != n_items; ++spins) {
+        if (spins < kSpins) {
             pause();
         } else {
             std::this_thread::yield();
@@ -52,22 +50,21 @@ void ThreadPool::run(std::size_t n_items, Task task) {
 
 void ThreadPool::take_items(std::size_t thread) {
     while (true) {
-        const std::size_t item = next_item_.fetch_add(1, std::memory_order_relaxed);
-        if (item >= n_items_) return;
+        const std::uint64_t claim = claims_.fetch_add(1, std::memory_order_acq_rel);
+        const std::uint64_t item = claim & 0xffffffffu;
+        if (item >= claim >> 32) return;
         task_.call(task_.body, item, thread);
+        n_done_.fetch_add(1, std::memory_order_release);
     }
 }
 
 void ThreadPool::work(std::size_t thread) {
     std::uint32_t seen = 0;
-    while (true) {
-        for (int spins = 0; spins < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spins)
-            pause();
+    while (!stopping_.load()) {
+        for (int spins = 0; spins < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spins) pause();
         generation_.wait(seen, std::memory_order_acquire);
         seen = generation_.load(std::memory_order_acquire);
-        if (stopping_.load()) return;
         take_items(thread);
-        running_.fetch_sub(1, std::memory_order_release);
     }
 }
 

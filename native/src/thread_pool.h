@@ -2,10 +2,8 @@
 #pragma once
 
 #include <atomic>
-#include <condition_variable>
 #include <cstddef>
-#include <functional>
-#include <mutex>
+#include <cstdint>
 #include <thread>
 #include <vector>
 
@@ -41,14 +39,18 @@ class ThreadPool {
 
     void run(std::size_t n_items, Task task);
     void work(std::size_t thread);
+    // Claims and runs items until none is left.
     void take_items(std::size_t thread);
 
     std::vector<std::thread> workers_;
+    // Valid from the claim of an item until it is counted as done: the loop cannot end between the two.
     Task task_{};
-    std::size_t n_items_ = 0;
-    std::atomic<std::size_t> next_item_{0};
-    std::atomic<std::size_t> running_{0};       // workers still inside the current loop
-    std::atomic<std::uint32_t> generation_{0};  // counts loops; workers wait for it to change
+    // Items of the current loop (high half) and the next unclaimed one (low half), in one word: who claims an
+    // item learns in the same instant whether there is one. A worker that wakes late finds none and is not
+    // waited for.
+    std::atomic<std::uint64_t> claims_{0};
+    std::atomic<std::size_t> n_done_{0};
+    std::atomic<std::uint32_t> generation_{0};  // counts loops; idle workers wait for it to change
     std::atomic<bool> stopping_{false};
 };
 
