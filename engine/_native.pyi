@@ -16,7 +16,7 @@ def instruction_sets() -> list[str]:
     """Instruction sets that this processor can run, slowest first, out of generic, avx2, avx512."""
 
 class GgufError(ValueError):
-    """A GGUF file is malformed or unsupported; the message names the key or tensor, the value and the limit."""
+    """A GGUF file is malformed or unsupported; the message names key or tensor, the value and the limit."""
 
 class CacheFull(RuntimeError):
     """The KV cache has fewer free blocks than the step needs; nothing was changed."""
