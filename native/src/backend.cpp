@@ -140,7 +140,7 @@ void Backend::prepare(const Buffer& x, std::size_t n, bool bytes) {
     const std::size_t groups = width / kGroup;
     const std::size_t n_chunks = (n + kernels_.max_chunk - 1) / kernels_.max_chunk;
     const std::size_t values = n * width;
-    grow(prepared_, bytes ? values + 3 * n * groups * sizeof(float) + 8 * n_chunks * kAlign
+    grow(prepared_, bytes ? values + 5 * n * groups * sizeof(float) + 8 * n_chunks * kAlign
                           : values * sizeof(float) + n_chunks * kAlign);
     chunks_.resize(n_chunks);
     Carver carver(prepared_.data());
@@ -153,6 +153,7 @@ void Backend::prepare(const Buffer& x, std::size_t n, bool bytes) {
             chunk.scales = carver.take<float>(chunk.n * groups);
             chunk.scaled_sums = carver.take<float>(chunk.n * groups);
             chunk.sums = carver.take<std::int32_t>(chunk.n * groups);
+            chunk.half_sums = carver.take<std::int32_t>(2 * chunk.n * groups);
         } else {
             chunk.floats = carver.take<float>(chunk.n * width);
         }
@@ -163,7 +164,8 @@ void Backend::prepare(const Buffer& x, std::size_t n, bool bytes) {
         if (bytes) {
             kernels_.quantize(rows, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
                               const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
-                              const_cast<std::int32_t*>(chunk.sums));
+                              const_cast<std::int32_t*>(chunk.sums),
+                              const_cast<std::int32_t*>(chunk.half_sums));
         } else {
             kernels_.interleave(rows, width, chunk.n, width, const_cast<float*>(chunk.floats));
         }

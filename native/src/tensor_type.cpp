@@ -12,37 +12,50 @@ constexpr TensorType sized(std::uint32_t id, const char* name, std::size_t weigh
 }
 
 constexpr std::array kUnreadable = {
-    sized(6, "Q5_0", 32, 22),      sized(7, "Q5_1", 32, 24),      sized(9, "Q8_1", 32, 36),
-    sized(10, "Q2_K", 256, 84),    sized(11, "Q3_K", 256, 110),   sized(12, "Q4_K", 256, 144),
-    sized(13, "Q5_K", 256, 176),   sized(14, "Q6_K", 256, 210),   sized(15, "Q8_K", 256, 292),
-    sized(16, "IQ2_XXS", 256, 66), sized(17, "IQ2_XS", 256, 74),  sized(18, "IQ3_XXS", 256, 98),
-    sized(19, "IQ1_S", 256, 50),   sized(20, "IQ4_NL", 32, 18),   sized(21, "IQ3_S", 256, 110),
-    sized(22, "IQ2_S", 256, 82),   sized(23, "IQ4_XS", 256, 136), sized(24, "I8", 1, 1),
-    sized(25, "I16", 1, 2),        sized(26, "I32", 1, 4),        sized(27, "I64", 1, 8),
-    sized(28, "F64", 1, 8),        sized(29, "IQ1_M", 256, 56),   sized(34, "TQ1_0", 256, 54),
-    sized(35, "TQ2_0", 256, 66),   sized(39, "MXFP4", 32, 17),
+    sized(9, "Q8_1", 32, 36),      sized(10, "Q2_K", 256, 84),    sized(11, "Q3_K", 256, 110),
+    sized(15, "Q8_K", 256, 292),   sized(16, "IQ2_XXS", 256, 66), sized(17, "IQ2_XS", 256, 74),
+    sized(18, "IQ3_XXS", 256, 98), sized(19, "IQ1_S", 256, 50),   sized(20, "IQ4_NL", 32, 18),
+    sized(21, "IQ3_S", 256, 110),  sized(22, "IQ2_S", 256, 82),   sized(23, "IQ4_XS", 256, 136),
+    sized(24, "I8", 1, 1),         sized(25, "I16", 1, 2),        sized(26, "I32", 1, 4),
+    sized(27, "I64", 1, 8),        sized(28, "F64", 1, 8),        sized(29, "IQ1_M", 256, 56),
+    sized(34, "TQ1_0", 256, 54),   sized(35, "TQ2_0", 256, 66),   sized(39, "MXFP4", 32, 17),
 };
 
-constexpr std::array kReadable = {&types::f32,  &types::f16,  &types::bf16,
-                                  &types::q8_0, &types::q4_0, &types::q4_1};
+constexpr std::array kReadable = {
+    &types::f32,  &types::f16,  &types::bf16, &types::q8_0, &types::q4_0, &types::q4_1,
+    &types::q5_0, &types::q5_1, &types::q4_k, &types::q5_k, &types::q6_k,
+};
 
 }  // namespace
 
 std::size_t tile_bytes(Layout layout, std::size_t width) {
+    constexpr std::size_t kHalves = kTileRows * sizeof(std::uint16_t);
+    constexpr std::size_t kBits = kTileRows * kGroup / 8;  // bytes of one bit of every weight of a group
+    constexpr std::size_t kFactors = 2 * kNestedGroups * kTileRows;
     const std::size_t groups = width / kGroup;
-    const std::size_t halves = kTileRows * sizeof(std::uint16_t);
+    const std::size_t blocks = groups / kNestedGroups;
     switch (layout) {
         case Layout::f32:
             return kTileRows * width * sizeof(float);
         case Layout::f16:
         case Layout::bf16:
-            return halves * width;
+            return kHalves * width;
         case Layout::q8:
-            return groups * (halves + kTileRows * kGroup);
+            return groups * (kHalves + 8 * kBits);
         case Layout::q4:
-            return groups * (halves + kTileRows * kGroup / 2);
+            return groups * (kHalves + 4 * kBits);
         case Layout::q4_min:
-            return groups * (2 * halves + kTileRows * kGroup / 2);
+            return groups * (2 * kHalves + 4 * kBits);
+        case Layout::q5:
+            return groups * (kHalves + 5 * kBits);
+        case Layout::q5_min:
+            return groups * (2 * kHalves + 5 * kBits);
+        case Layout::q4_nested:
+            return blocks * (2 * kHalves + kFactors + kNestedGroups * 4 * kBits);
+        case Layout::q5_nested:
+            return blocks * (2 * kHalves + kFactors + kNestedGroups * 5 * kBits);
+        case Layout::q6_nested:
+            return blocks * (kHalves + kFactors + kNestedGroups * 6 * kBits);
     }
     return 0;
 }

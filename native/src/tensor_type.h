@@ -1,11 +1,16 @@
 // Tensor types: how the file stores weights, and how they are repacked for the kernels.
 //
 // The kernels read tiles of 16 rows so that one row lies in each lane. A quantised type is
-// w = scale * (q - offset) + min over groups of 32 weights, q unsigned. A tile holds, group after group,
-// scale[16] as f16, min[16] as f16 (layouts with a minimum), then the integers of the group:
-//   q4: 4 lines of 16 x 4 bytes; line i, row r holds weights 4i..4i+3 (low nibbles) and 16+4i.. (high)
-//   q8: 8 lines of 16 x 4 bytes; line i, row r holds weights 4i..4i+3
-// Float layouts hold line after line the k-th weight of all 16 rows.
+// w = scale * (q - offset) + min over groups of 32 weights, q unsigned. A tile holds, block after block, the
+// scales of the block's groups and then the groups' integers, in lines of one 4-byte word a row:
+//   4 bits: 4 lines; line i holds weights 4i..4i+3 in its low nibbles and 16+4i.. in its high nibbles
+//   5 bits: the same and a line of fifth bits: bit 8b + q of the word belongs to weight 4q + b
+//   6 bits: the same as 4 bits and two lines of bit pairs: bits 8b + 2q.. of word h belong to weight 16h + 4q
+//   + b 8 bits: 8 lines; line i holds weights 4i..4i+3
+// Scales, one of each for every row: f16 (q8, q4, q5), f16 and f16 minimum (q4_min, q5_min); for blocks of 8
+// groups f16 and f16 minimum, 8 bytes that multiply the one and 8 that multiply the other, negated
+// (q4_nested, q5_nested); f16 and a signed byte for each of 16 half groups (q6_nested). Float layouts hold
+// line after line the k-th weight of all 16 rows.
 //
 // A new type is one file in types/: dequantize() and pack() to one of the layouts, and a line in the table.
 #pragma once
@@ -20,8 +25,21 @@ namespace quarry {
 constexpr std::size_t kTileRows = 16;
 constexpr std::size_t kGroup = 32;
 
-enum class Layout : std::uint8_t { f32, f16, bf16, q8, q4, q4_min };
-constexpr std::size_t kLayouts = 6;
+enum class Layout : std::uint8_t {
+    f32,
+    f16,
+    bf16,
+    q8,
+    q4,
+    q4_min,
+    q5,
+    q5_min,
+    q4_nested,
+    q5_nested,
+    q6_nested,
+};
+constexpr std::size_t kLayouts = 11;
+constexpr std::size_t kNestedGroups = 8;
 
 // Bytes of a tile of kTileRows rows of `width` weights.
 std::size_t tile_bytes(Layout layout, std::size_t width);
@@ -46,7 +64,7 @@ std::vector<std::string> readable_type_names();
 std::string joined(const std::vector<std::string>& names);
 
 namespace types {
-extern const TensorType f32, f16, bf16, q8_0, q4_0, q4_1;
+extern const TensorType f32, f16, bf16, q8_0, q4_0, q4_1, q5_0, q5_1, q4_k, q5_k, q6_k;
 }
 
 }  // namespace quarry

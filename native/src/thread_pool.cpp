@@ -61,7 +61,8 @@ void ThreadPool::take_items(std::size_t thread) {
 void ThreadPool::work(std::size_t thread) {
     std::uint32_t seen = 0;
     while (!stopping_.load()) {
-        for (int spins = 0; spins < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spins) pause();
+        for (int spins = 0; spins < kSpins && generation_.load(std::memory_order_acquire) == seen; ++spins)
+            pause();
         generation_.wait(seen, std::memory_order_acquire);
         seen = generation_.load(std::memory_order_acquire);
         take_items(thread);

@@ -19,12 +19,13 @@ constexpr std::size_t kMaxChunk = 12;
 constexpr std::size_t kKeysPerBlock = 32;  // tokens of one KV cache block
 
 struct Chunk {
-    std::size_t n;             // tokens, 1 to max_chunk
-    const float* floats;       // [width][n]; for float layouts
-    const std::int8_t* bytes;  // [width / 4][n][4]; for quantised layouts, in groups of kGroup
-    const float* scales;       // [width / kGroup][n]
-    const float* scaled_sums;  // [width / kGroup][n]: scale times the sum of the group's bytes
-    const std::int32_t* sums;  // [width / kGroup][n]
+    std::size_t n;                  // tokens, 1 to max_chunk
+    const float* floats;            // [width][n]; for float layouts
+    const std::int8_t* bytes;       // [width / 4][n][4]; for quantised layouts, in groups of kGroup
+    const float* scales;            // [width / kGroup][n]
+    const float* scaled_sums;       // [width / kGroup][n]: scale times the sum of the group's bytes
+    const std::int32_t* sums;       // [width / kGroup][n]
+    const std::int32_t* half_sums;  // [2 * width / kGroup][n], of the halves of each group
 };
 
 // Where a tile's results go: out[t * stride + row], rows < n_rows.
@@ -66,7 +67,7 @@ struct Kernels {
     // n rows x[t * stride .. + width] to one chunk.
     void (*interleave)(const float* x, std::size_t stride, std::size_t n, std::size_t width, float* out);
     void (*quantize)(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int8_t* bytes,
-                     float* scales, float* scaled_sums, std::int32_t* sums);
+                     float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums);
     MatmulTile matmul[kLayouts];
     void (*rms_norm)(const float* x, const float* weight, std::size_t width, float epsilon, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, std::size_t width,

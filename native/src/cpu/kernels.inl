@@ -54,7 +54,7 @@ void interleave(const float* x, std::size_t stride, std::size_t n, std::size_t w
 }
 
 void quantize(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int8_t* bytes,
-              float* scales, float* scaled_sums, std::int32_t* sums) {
+              float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums) {
     for (std::size_t t = 0; t < n; ++t) {
         for (std::size_t g = 0; g < width / kGroup; ++g) {
             const float* group = x + t * stride + g * kGroup;
@@ -63,13 +63,17 @@ void quantize(const float* x, std::size_t stride, std::size_t n, std::size_t wid
                 largest = max(largest, abs(Floats::load(group + k)));
             const float top = largest.max();
             std::int8_t q[kGroup];
-            const std::int32_t sum = quantize_group(group, top > 0.0f ? 127.0f / top : 0.0f, q);
+            std::int32_t halves[2];
+            quantize_group(group, top > 0.0f ? 127.0f / top : 0.0f, q, halves);
             for (std::size_t i = 0; i < kGroup / 4; ++i) {
                 __builtin_memcpy(bytes + ((g * kGroup / 4 + i) * n + t) * 4, q + 4 * i, 4);
             }
+            const std::int32_t sum = halves[0] + halves[1];
             scales[g * n + t] = top / 127.0f;
             scaled_sums[g * n + t] = top / 127.0f * static_cast<float>(sum);
             sums[g * n + t] = sum;
+            half_sums[2 * g * n + t] = halves[0];
+            half_sums[(2 * g + 1) * n + t] = halves[1];
         }
     }
 }
@@ -92,57 +96,195 @@ void store_tile(const Floats* total, std::size_t lane, const TileOutput& y) {
     }
 }
 
-template <int kOffset, std::size_t N>
-inline void dot_line(Ints* sum, const Weights& w, const std::int8_t* x) {
-#pragma GCC unroll 12
-    for (std::size_t t = 0; t < N; ++t) sum[t] = dot<kOffset>(sum[t], w, word_at(x + 4 * t));
+// How the integers and scales of each quantised layout lie in a tile (see tensor_type.h). quad(group, q,
+// lane) gives weights 4q..4q+3 of a group; Scales serves the groups of one block, lane upward.
+constexpr std::size_t kLineBytes = kTileRows * 4;
+constexpr std::size_t kHalvesBytes = kTileRows * kHalfBytes;
+
+template <std::size_t kQuad>
+[[gnu::always_inline]] inline Line nibbles(const std::byte* lines, std::size_t lane) {
+    const Line line = Line::load(lines + kQuad % 4 * kLineBytes + lane * 4);
+    return line.template shifted_right<kQuad / 4 * 4>() & 0x0f0f0f0fu;
 }
 
-template <int kOffset, bool kMinimum, bool kNibbles>
+// The fifth bits: bit 8b + q of a row's word belongs to byte b of quad q.
+template <std::size_t kQuad>
+inline Line fifth_bits(const std::byte* plane, std::size_t lane) {
+    return Line::load(plane + lane * 4).template shifted_right<static_cast<int>(kQuad) - 4>() & 0x10101010u;
+}
+
+// The fifth and sixth bits: two words a row, of four quads each, with bits 8b + 2q and up.
+template <std::size_t kQuad>
+inline Line upper_pairs(const std::byte* planes, std::size_t lane) {
+    const Line plane = Line::load(planes + kQuad / 4 * kLineBytes + lane * 4);
+    return plane.template shifted_right<static_cast<int>(kQuad % 4 * 2) - 4>() & 0x30303030u;
+}
+
+inline const std::uint16_t* halves_at(const std::byte* p, std::size_t lane) {
+    return reinterpret_cast<const std::uint16_t*>(p) + lane;
+}
+
+template <bool kWithMinimum>
+struct PlainScales {
+    static constexpr std::size_t kBytes = kHalvesBytes * (kWithMinimum ? 2 : 1);
+    Floats scales, minima;
+    PlainScales(const std::byte* block, std::size_t lane) : scales(Floats::load_f16(halves_at(block, lane))) {
+        if constexpr (kWithMinimum) minima = Floats::load_f16(halves_at(block + kHalvesBytes, lane));
+    }
+    Floats scale(std::size_t) const { return scales; }
+    Floats minimum(std::size_t) const { return minima; }
+};
+
+// Blocks of eight groups: scale and minimum of the block as f16, of each group as bytes that multiply them.
+struct NestedScales {
+    static constexpr std::size_t kBytes = 2 * kHalvesBytes + 16 * kTileRows;
+    Floats scales, minima;
+    const std::uint8_t* factors;
+    NestedScales(const std::byte* block, std::size_t lane)
+        : scales(Floats::load_f16(halves_at(block, lane))),
+          minima(Floats::zero() - Floats::load_f16(halves_at(block + kHalvesBytes, lane))),
+          factors(reinterpret_cast<const std::uint8_t*>(block + 2 * kHalvesBytes) + lane) {}
+    Floats scale(std::size_t group) const { return scales * Floats::load_u8(factors + group * kTileRows); }
+    Floats minimum(std::size_t group) const {
+        return minima * Floats::load_u8(factors + (8 + group) * kTileRows);
+    }
+};
+
+// The same for halves of groups, signed and without minima.
+struct HalfScales {
+    static constexpr std::size_t kBytes = kHalvesBytes + 16 * kTileRows;
+    Floats scales;
+    const std::int8_t* factors;
+    HalfScales(const std::byte* block, std::size_t lane)
+        : scales(Floats::load_f16(halves_at(block, lane))),
+          factors(reinterpret_cast<const std::int8_t*>(block + kHalvesBytes) + lane) {}
+    Floats scale(std::size_t half) const { return scales * Floats::load_s8(factors + half * kTileRows); }
+};
+
+struct EightBits {
+    static constexpr std::size_t kBytes = 8 * kLineBytes;
+    template <std::size_t kQuad>
+    static Line quad(const std::byte* group, std::size_t lane) {
+        return Line::load(group + kQuad * kLineBytes + lane * 4);
+    }
+};
+
+struct FourBits {
+    static constexpr std::size_t kBytes = 4 * kLineBytes;
+    template <std::size_t kQuad>
+    static Line quad(const std::byte* group, std::size_t lane) {
+        return nibbles<kQuad>(group, lane);
+    }
+};
+
+struct FiveBits {
+    static constexpr std::size_t kBytes = 5 * kLineBytes;
+    template <std::size_t kQuad>
+    static Line quad(const std::byte* group, std::size_t lane) {
+        return nibbles<kQuad>(group, lane) | fifth_bits<kQuad>(group + 4 * kLineBytes, lane);
+    }
+};
+
+struct SixBits {
+    static constexpr std::size_t kBytes = 6 * kLineBytes;
+    template <std::size_t kQuad>
+    static Line quad(const std::byte* group, std::size_t lane) {
+        return nibbles<kQuad>(group, lane) | upper_pairs<kQuad>(group + 4 * kLineBytes, lane);
+    }
+};
+
+template <int kOffset, class Bits, std::size_t kFirst, std::size_t kEnd, std::size_t N>
+[[gnu::always_inline]] inline void dot_quads(Ints* sum, const std::byte* group, std::size_t lane,
+                                             const std::int8_t* x) {
+    if constexpr (kFirst < kEnd) {
+        const Weights w = to_weights(Bits::template quad<kFirst>(group, lane));
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < N; ++t)
+            sum[t] = dot<kOffset>(sum[t], w, word_at(x + (kFirst * N + t) * 4));
+        dot_quads<kOffset, Bits, kFirst + 1, kEnd, N>(sum, group, lane, x);
+    }
+}
+
+template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum>
 struct Quantized {
+    static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
+
     template <std::size_t N>
     static void matmul(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
-        constexpr std::size_t kLine = kTileRows * 4;
-        constexpr std::size_t kLines = kNibbles ? 4 : 8;
-        constexpr std::size_t kScales = kTileRows * kHalfBytes * (kMinimum ? 2 : 1);
         for (std::size_t lane = 0; lane < kTileRows; lane += kLanes) {
             Floats total[N];
 #pragma GCC unroll 12
             for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
-            const std::byte* group = tile;
-            const std::int8_t* bytes = x.bytes;
-            for (std::size_t g = 0; g < width / kGroup; ++g) {
-                Ints sum[N];
+            const std::byte* block = tile;
+            for (std::size_t g = 0; g < width / kGroup; g += kGroups, block += kBlockBytes) {
+                const Scales scales(block, lane);
+                for (std::size_t j = 0; j < kGroups; ++j) {
+                    const std::byte* group = block + Scales::kBytes + j * Bits::kBytes;
+                    const std::int8_t* bytes = x.bytes + (g + j) * kGroup * N;
+                    Ints sum[N];
 #pragma GCC unroll 12
-                for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.sums[g * N + t]);
-#pragma GCC unroll 8
-                for (std::size_t line = 0; line < kLines; ++line) {
-                    const Line w = Line::load(group + kScales + line * kLine + lane * 4);
-                    if constexpr (kNibbles) {
-                        dot_line<kOffset, N>(sum, w.low_nibbles(), bytes + line * N * 4);
-                        dot_line<kOffset, N>(sum, w.high_nibbles(), bytes + (line + kLines) * N * 4);
-                    } else {
-                        dot_line<kOffset, N>(sum, w.bytes(), bytes + line * N * 4);
+                    for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.sums[(g + j) * N + t]);
+                    dot_quads<kOffset, Bits, 0, 8, N>(sum, group, lane, bytes);
+                    add_scaled<N>(total, sum, scales.scale(j), x.scales + (g + j) * N);
+                    if constexpr (kWithMinimum) {
+                        const Floats minimum = scales.minimum(j);
+#pragma GCC unroll 12
+                        for (std::size_t t = 0; t < N; ++t) {
+                            total[t] =
+                                multiply_add(minimum, Floats::all(x.scaled_sums[(g + j) * N + t]), total[t]);
+                        }
                     }
                 }
-                const auto* halves = reinterpret_cast<const std::uint16_t*>(group) + lane;
-                const Floats scale = Floats::load_f16(halves);
-#pragma GCC unroll 12
-                for (std::size_t t = 0; t < N; ++t) {
-                    total[t] =
-                        multiply_add(sum[t].to_floats(), scale * Floats::all(x.scales[g * N + t]), total[t]);
-                }
-                if constexpr (kMinimum) {
-                    const Floats minimum = Floats::load_f16(halves + kTileRows);
-#pragma GCC unroll 12
-                    for (std::size_t t = 0; t < N; ++t) {
-                        total[t] = multiply_add(minimum, Floats::all(x.scaled_sums[g * N + t]), total[t]);
-                    }
-                }
-                group += kScales + kLines * kLine;
-                bytes += kGroup * N;
             }
             store_tile<N>(total, lane, y);
+        }
+    }
+
+    template <std::size_t N>
+    [[gnu::always_inline]] static void add_scaled(Floats* total, const Ints* sum, Floats scale,
+                                                  const float* x_scales) {
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < N; ++t) {
+            total[t] = multiply_add(sum[t].to_floats(), scale * Floats::all(x_scales[t]), total[t]);
+        }
+    }
+};
+
+// As Quantized, with a scale for each half of a group.
+template <class Bits, class Scales, std::size_t kGroups, int kOffset>
+struct QuantizedHalves {
+    static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
+
+    template <std::size_t N>
+    static void matmul(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
+        for (std::size_t lane = 0; lane < kTileRows; lane += kLanes) {
+            Floats total[N];
+#pragma GCC unroll 12
+            for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
+            const std::byte* block = tile;
+            for (std::size_t g = 0; g < width / kGroup; g += kGroups, block += kBlockBytes) {
+                const Scales scales(block, lane);
+                for (std::size_t j = 0; j < kGroups; ++j) {
+                    const std::byte* group = block + Scales::kBytes + j * Bits::kBytes;
+                    add_half<0, N>(total, group, lane, x, g + j, scales.scale(2 * j));
+                    add_half<1, N>(total, group, lane, x, g + j, scales.scale(2 * j + 1));
+                }
+            }
+            store_tile<N>(total, lane, y);
+        }
+    }
+
+    template <std::size_t kHalf, std::size_t N>
+    [[gnu::always_inline]] static void add_half(Floats* total, const std::byte* group, std::size_t lane,
+                                                const Chunk& x, std::size_t index, Floats scale) {
+        Ints sum[N];
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.half_sums[(2 * index + kHalf) * N + t]);
+        dot_quads<kOffset, Bits, 4 * kHalf, 4 * kHalf + 4, N>(sum, group, lane, x.bytes + index * kGroup * N);
+        const float* x_scales = x.scales + index * N;
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < N; ++t) {
+            total[t] = multiply_add(sum[t].to_floats(), scale * Floats::all(x_scales[t]), total[t]);
         }
     }
 };
@@ -394,9 +536,19 @@ const Kernels kernels = {
     kChunk,
     interleave,
     quantize,
-    {Matmul<Plain<float, Floats::load>>::run, Matmul<Plain<std::uint16_t, Floats::load_f16>>::run,
-     Matmul<Plain<std::uint16_t, Floats::load_bf16>>::run, Matmul<Quantized<128, false, false>>::run,
-     Matmul<Quantized<8, false, true>>::run, Matmul<Quantized<0, true, true>>::run},
+    {
+        Matmul<Plain<float, Floats::load>>::run,
+        Matmul<Plain<std::uint16_t, Floats::load_f16>>::run,
+        Matmul<Plain<std::uint16_t, Floats::load_bf16>>::run,
+        Matmul<Quantized<EightBits, PlainScales<false>, 1, 128, false>>::run,
+        Matmul<Quantized<FourBits, PlainScales<false>, 1, 8, false>>::run,
+        Matmul<Quantized<FourBits, PlainScales<true>, 1, 0, true>>::run,
+        Matmul<Quantized<FiveBits, PlainScales<false>, 1, 16, false>>::run,
+        Matmul<Quantized<FiveBits, PlainScales<true>, 1, 0, true>>::run,
+        Matmul<Quantized<FourBits, NestedScales, 8, 0, true>>::run,
+        Matmul<Quantized<FiveBits, NestedScales, 8, 0, true>>::run,
+        Matmul<QuantizedHalves<SixBits, HalfScales, 8, 32>>::run,
+    },
     rms_norm,
     layer_norm,
     silu_multiply,

@@ -24,6 +24,14 @@ struct Floats {
         const __m256i wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
         return {_mm256_castsi256_ps(_mm256_slli_epi32(wide, 16))};
     }
+    static Floats load_u8(const std::uint8_t* p) {
+        return {
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+    }
+    static Floats load_s8(const std::int8_t* p) {
+        return {
+            _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
+    }
     void store(float* p) const { _mm256_storeu_ps(p, v); }
     void store_f16(std::uint16_t* p) const {
         _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -76,17 +84,28 @@ inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
     return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)};
 }
 
-// 4 * kLanes bytes: four of each row.
+// 4 * kLanes bytes: four of each row, as one little-endian word.
 struct Line {
     __m256i v;
     static Line load(const std::byte* p) { return {_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))}; }
-    Line bytes() const { return *this; }
-    Line low_nibbles() const { return {_mm256_and_si256(v, _mm256_set1_epi8(15))}; }
-    Line high_nibbles() const { return {_mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))}; }
+    template <int kBits>
+    Line shifted_right() const {
+        return {kBits >= 0 ? _mm256_srli_epi32(v, kBits) : _mm256_slli_epi32(v, -kBits)};
+    }
 };
+
+inline Line operator&(Line a, std::uint32_t mask) {
+    return {_mm256_and_si256(a.v, _mm256_set1_epi32(static_cast<int>(mask)))};
+}
+inline Line operator|(Line a, Line b) {
+    return {_mm256_or_si256(a.v, b.v)};
+}
 
 // Four weights of each row, as dot() takes them.
 using Weights = Line;
+inline Weights to_weights(Line line) {
+    return line;
+}
 
 struct Ints {
     __m256i v;
@@ -113,23 +132,27 @@ inline Ints dot(Ints sum, Weights w, std::int32_t x) {
     return {_mm256_add_epi32(sum.v, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)))};
 }
 
-// 32 floats to bytes of the same order; returns their sum. `inverse` maps the largest to 127.
-inline std::int32_t quantize_group(const float* x, float inverse, std::int8_t* out) {
+inline std::int32_t sum_of(__m256i words) {
+    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
+    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
+    return _mm_cvtsi128_si32(sum);
+}
+
+// kGroup floats to bytes of the same order; `sums` gets those of the two halves. `inverse` maps the largest
+// to 127.
+inline void quantize_group(const float* x, float inverse, std::int8_t* out, std::int32_t* sums) {
     const __m256 factor = _mm256_set1_ps(inverse);
     __m256i words[4];
     for (int i = 0; i < 4; ++i)
         words[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor));
-    const __m256i total =
-        _mm256_add_epi32(_mm256_add_epi32(words[0], words[1]), _mm256_add_epi32(words[2], words[3]));
     const __m256i bytes =
         _mm256_packs_epi16(_mm256_packs_epi32(words[0], words[1]), _mm256_packs_epi32(words[2], words[3]));
     // The packs work within 128-bit halves; put the 4-byte words back in order.
     const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), _mm256_permutevar8x32_epi32(bytes, order));
-    __m128i sum = _mm_add_epi32(_mm256_castsi256_si128(total), _mm256_extracti128_si256(total, 1));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0x4e));
-    sum = _mm_add_epi32(sum, _mm_shuffle_epi32(sum, 0xb1));
-    return _mm_cvtsi128_si32(sum);
+    sums[0] = sum_of(_mm256_add_epi32(words[0], words[1]));
+    sums[1] = sum_of(_mm256_add_epi32(words[2], words[3]));
 }
 
 }  // namespace quarry::avx2

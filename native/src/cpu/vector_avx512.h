@@ -24,6 +24,14 @@ struct Floats {
         const __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
         return {_mm512_castsi512_ps(_mm512_slli_epi32(wide, 16))};
     }
+    static Floats load_u8(const std::uint8_t* p) {
+        return {
+            _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+    }
+    static Floats load_s8(const std::int8_t* p) {
+        return {
+            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))))};
+    }
     void store(float* p) const { _mm512_storeu_ps(p, v); }
     void store_f16(std::uint16_t* p) const {
         _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -68,17 +76,28 @@ inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), value.v)};
 }
 
-// 4 * kLanes bytes: four of each row.
+// 4 * kLanes bytes: four of each row, as one little-endian word.
 struct Line {
     __m512i v;
     static Line load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
-    Line bytes() const { return *this; }
-    Line low_nibbles() const { return {_mm512_and_si512(v, _mm512_set1_epi8(15))}; }
-    Line high_nibbles() const { return {_mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))}; }
+    template <int kBits>
+    Line shifted_right() const {
+        return {kBits >= 0 ? _mm512_srli_epi32(v, kBits) : _mm512_slli_epi32(v, -kBits)};
+    }
 };
+
+inline Line operator&(Line a, std::uint32_t mask) {
+    return {_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(mask)))};
+}
+inline Line operator|(Line a, Line b) {
+    return {_mm512_or_si512(a.v, b.v)};
+}
 
 // Four weights of each row, as dot() takes them.
 using Weights = Line;
+inline Weights to_weights(Line line) {
+    return line;
+}
 
 struct Ints {
     __m512i v;
@@ -96,14 +115,15 @@ inline Ints dot(Ints sum, Weights w, std::int32_t x) {
     return {_mm512_dpbusd_epi32(sum.v, w.v, _mm512_set1_epi32(x))};
 }
 
-// 32 floats to bytes of the same order; returns their sum. `inverse` maps the largest to 127.
-inline std::int32_t quantize_group(const float* x, float inverse, std::int8_t* out) {
+// kGroup floats to bytes of the same order; `sums` gets those of the two halves. `inverse` maps the largest
+// to 127.
+inline void quantize_group(const float* x, float inverse, std::int8_t* out, std::int32_t* sums) {
     const __m512 factor = _mm512_set1_ps(inverse);
-    const __m512i low = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), factor));
-    const __m512i high = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), factor));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out), _mm512_cvtsepi32_epi8(low));
-    _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16), _mm512_cvtsepi32_epi8(high));
-    return _mm512_reduce_add_epi32(_mm512_add_epi32(low, high));
+    for (int half = 0; half < 2; ++half) {
+        const __m512i words = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * half), factor));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * half), _mm512_cvtsepi32_epi8(words));
+        sums[half] = _mm512_reduce_add_epi32(words);
+    }
 }
 
 }  // namespace quarry::avx512

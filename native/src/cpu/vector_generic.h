@@ -37,6 +37,12 @@ struct Floats {
     static Floats load_bf16(const std::uint16_t* p) {
         return make([&](std::size_t i) { return bf16_to_f32(p[i]); });
     }
+    static Floats load_u8(const std::uint8_t* p) {
+        return make([&](std::size_t i) { return static_cast<float>(p[i]); });
+    }
+    static Floats load_s8(const std::int8_t* p) {
+        return make([&](std::size_t i) { return static_cast<float>(p[i]); });
+    }
     void store(float* p) const { std::memcpy(p, v, sizeof v); }
     void store_f16(std::uint16_t* p) const {
         for (std::size_t i = 0; i < kLanes; ++i) p[i] = f32_to_f16(v[i]);
@@ -88,34 +94,47 @@ inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
     return Floats::make([&](std::size_t i) { return x.v[i] >= limit.v[i] ? value.v[i] : 0.0f; });
 }
 
-// Four weights of each row, as dot() takes them: as floats, whose products compilers turn into vector code.
-struct Weights {
-    float v[4][kLanes];
-};
-
 // 4 * kLanes bytes: four of each row, as one little-endian word.
 struct Line {
     std::uint32_t v[kLanes];
 
+    template <class F>
+    static Line make(F f) {
+        Line out;
+        for (std::size_t i = 0; i < kLanes; ++i) out.v[i] = f(i);
+        return out;
+    }
     static Line load(const std::byte* p) {
         Line out;
         std::memcpy(out.v, p, sizeof out.v);
         return out;
     }
-    Weights expand(unsigned first_bit, std::uint32_t mask) const {
-        Weights out;
-        for (unsigned j = 0; j < 4; ++j) {
-            for (std::size_t i = 0; i < kLanes; ++i) {
-                out.v[j][i] =
-                    static_cast<float>(static_cast<std::int32_t>(v[i] >> (8 * j + first_bit) & mask));
-            }
-        }
-        return out;
+    template <int kBits>
+    Line shifted_right() const {
+        return make([&](std::size_t i) { return kBits >= 0 ? v[i] >> (kBits & 31) : v[i] << (-kBits & 31); });
     }
-    Weights bytes() const { return expand(0, 255); }
-    Weights low_nibbles() const { return expand(0, 15); }
-    Weights high_nibbles() const { return expand(4, 15); }
 };
+
+inline Line operator&(Line a, std::uint32_t mask) {
+    return Line::make([&](std::size_t i) { return a.v[i] & mask; });
+}
+inline Line operator|(Line a, Line b) {
+    return Line::make([&](std::size_t i) { return a.v[i] | b.v[i]; });
+}
+
+// Four weights of each row, as dot() takes them: as floats, whose products compilers turn into vector code.
+struct Weights {
+    float v[4][kLanes];
+};
+inline Weights to_weights(Line line) {
+    Weights out;
+    for (unsigned j = 0; j < 4; ++j) {
+        for (std::size_t i = 0; i < kLanes; ++i) {
+            out.v[j][i] = static_cast<float>(static_cast<std::int32_t>(line.v[i] >> (8 * j) & 255u));
+        }
+    }
+    return out;
+}
 
 // Whole numbers below 2^24, which floats hold exactly.
 struct Ints {
@@ -139,15 +158,15 @@ inline Ints dot(Ints sum, const Weights& w, std::int32_t x) {
     return sum;
 }
 
-// 32 floats to bytes of the same order; returns their sum. `inverse` maps the largest to 127.
-inline std::int32_t quantize_group(const float* x, float inverse, std::int8_t* out) {
-    std::int32_t sum = 0;
-    for (std::size_t k = 0; k < 32; ++k) {
+// kGroup floats to bytes of the same order; `sums` gets those of the two halves. `inverse` maps the largest
+// to 127.
+inline void quantize_group(const float* x, float inverse, std::int8_t* out, std::int32_t* sums) {
+    sums[0] = sums[1] = 0;
+    for (std::size_t k = 0; k < kGroup; ++k) {
         const float scaled = std::nearbyintf(x[k] * inverse);
         out[k] = scaled >= -127.0f && scaled <= 127.0f ? static_cast<std::int8_t>(scaled) : std::int8_t{0};
-        sum += out[k];
+        sums[k / (kGroup / 2)] += out[k];
     }
-    return sum;
 }
 
 }  // namespace quarry::generic

@@ -1,0 +1,59 @@
+// Writes the integers of a group of 32 weights into tile lines; see tensor_type.h for where bits go.
+#pragma once
+
+#include "blocks.h"
+
+namespace quarry::types {
+
+constexpr std::size_t kLine = kTileRows * sizeof(std::uint32_t);
+
+inline void store_word(std::byte* group, std::size_t line, std::size_t row, std::uint32_t word) {
+    std::memcpy(group + line * kLine + row * sizeof word, &word, sizeof word);
+}
+
+// low(i): low four bits of weights 4i..4i+3, one in each byte.
+template <class Low>
+void store_nibbles(std::byte* group, std::size_t row, Low low) {
+    for (std::size_t i = 0; i < 4; ++i) store_word(group, i, row, low(i) | low(i + 4) << 4);
+}
+
+// Four bits to the lowest bits of four bytes.
+inline std::uint32_t spread(std::uint32_t bits) {
+    return (bits & 1u) | (bits & 2u) << 7 | (bits & 4u) << 14 | (bits & 8u) << 21;
+}
+
+// bit(i): the fifth bit of weights 4i..4i+3, as 0 or 1 in each byte.
+template <class Bit>
+void store_fifth_bits(std::byte* group, std::size_t row, Bit bit) {
+    std::uint32_t word = 0;
+    for (std::size_t i = 0; i < 8; ++i) word |= bit(i) << i;
+    store_word(group, 4, row, word);
+}
+
+// pair(i): the fifth and sixth bits of weights 4i..4i+3, as 0 to 3 in each byte.
+template <class Pair>
+void store_pairs(std::byte* group, std::size_t row, Pair pair) {
+    for (std::size_t half = 0; half < 2; ++half) {
+        std::uint32_t word = 0;
+        for (std::size_t i = 0; i < 4; ++i) word |= pair(4 * half + i) << 2 * i;
+        store_word(group, 4 + half, row, word);
+    }
+}
+
+// Calls each(block of the row, row, block of the tile) for all blocks of all rows; the tile is zeroed first.
+template <class Each>
+void pack_blocks(const std::byte* const* rows, std::size_t n_blocks, std::size_t block_bytes, std::byte* tile,
+                 std::size_t tile_block_bytes, Each each) {
+    std::memset(tile, 0, n_blocks * tile_block_bytes);
+    for (std::size_t b = 0; b < n_blocks; ++b) {
+        for (std::size_t row = 0; row < kTileRows && rows[row] != nullptr; ++row) {
+            each(rows[row] + b * block_bytes, row, tile + b * tile_block_bytes);
+        }
+    }
+}
+
+inline void store_half(std::byte* block, std::size_t index, std::size_t row, std::uint16_t half) {
+    std::memcpy(block + (index * kTileRows + row) * sizeof half, &half, sizeof half);
+}
+
+}  // namespace quarry::types

@@ -1,0 +1,35 @@
+// 22 bytes: scale f16, 32 fifth bits, 16 bytes; byte j holds weight j in its low and weight 16 + j in its
+// high nibble. Offset 16.
+#include "planes.h"
+
+namespace quarry::types {
+
+static std::uint32_t weight(const std::byte* block, std::size_t k) {
+    const std::uint32_t byte = load<std::uint8_t>(block + 6 + k % 16);
+    return (k < 16 ? byte & 15u : byte >> 4) | (load<std::uint32_t>(block + 2) >> k & 1u) << 4;
+}
+
+static void dequantize(const std::byte* row, std::size_t width, float* out) {
+    for (std::size_t b = 0; b < width / kGroup; ++b, row += 22) {
+        const float scale = f16_to_f32(load<std::uint16_t>(row));
+        for (std::size_t k = 0; k < kGroup; ++k)
+            *out++ = scale * (static_cast<float>(weight(row, k)) - 16.0f);
+    }
+}
+
+static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
+    pack_blocks(rows, width / kGroup, 22, tile, tile_bytes(Layout::q5, kGroup),
+                [](const std::byte* block, std::size_t row, std::byte* out) {
+                    store_half(out, 0, row, load<std::uint16_t>(block));
+                    std::byte* group = out + kTileRows * sizeof(std::uint16_t);
+                    const auto bits = load<std::uint32_t>(block + 2);
+                    store_nibbles(group, row, [&](std::size_t i) {
+                        return load<std::uint32_t>(block + 6 + i % 4 * 4) >> i / 4 * 4 & 0x0f0f0f0fu;
+                    });
+                    store_fifth_bits(group, row, [&](std::size_t i) { return spread(bits >> 4 * i); });
+                });
+}
+
+const TensorType q5_0{6, "Q5_0", kGroup, 22, Layout::q5, dequantize, pack};
+
+}  // namespace quarry::types

@@ -1,0 +1,35 @@
+// 24 bytes: scale f16, min f16, 32 fifth bits, 16 bytes as in Q5_0. No offset.
+#include "planes.h"
+
+namespace quarry::types {
+
+static void dequantize(const std::byte* row, std::size_t width, float* out) {
+    for (std::size_t b = 0; b < width / kGroup; ++b, row += 24) {
+        const float scale = f16_to_f32(load<std::uint16_t>(row));
+        const float min = f16_to_f32(load<std::uint16_t>(row + 2));
+        const auto bits = load<std::uint32_t>(row + 4);
+        for (std::size_t k = 0; k < kGroup; ++k) {
+            const std::uint32_t byte = load<std::uint8_t>(row + 8 + k % 16);
+            const std::uint32_t q = (k < 16 ? byte & 15u : byte >> 4) | (bits >> k & 1u) << 4;
+            *out++ = scale * static_cast<float>(q) + min;
+        }
+    }
+}
+
+static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
+    pack_blocks(rows, width / kGroup, 24, tile, tile_bytes(Layout::q5_min, kGroup),
+                [](const std::byte* block, std::size_t row, std::byte* out) {
+                    store_half(out, 0, row, load<std::uint16_t>(block));
+                    store_half(out, 1, row, load<std::uint16_t>(block + 2));
+                    std::byte* group = out + 2 * kTileRows * sizeof(std::uint16_t);
+                    const auto bits = load<std::uint32_t>(block + 4);
+                    store_nibbles(group, row, [&](std::size_t i) {
+                        return load<std::uint32_t>(block + 8 + i % 4 * 4) >> i / 4 * 4 & 0x0f0f0f0fu;
+                    });
+                    store_fifth_bits(group, row, [&](std::size_t i) { return spread(bits >> 4 * i); });
+                });
+}
+
+const TensorType q5_1{7, "Q5_1", kGroup, 24, Layout::q5_min, dequantize, pack};
+
+}  // namespace quarry::types

@@ -1,0 +1,32 @@
+// 176 bytes for 256 weights: nested scales, 32 bytes of fifth bits (bit g of byte j: weight 32g + j), then
+// nibbles as in Q4_K.
+#include "nested.h"
+
+namespace quarry::types {
+
+constexpr std::size_t kNibbles = kNestedHeader + 32;
+
+static void dequantize(const std::byte* row, std::size_t width, float* out) {
+    dequantize_nested(row, width, 176, out, [](const std::byte* block, std::size_t k) {
+        const int nibble =
+            load<std::uint8_t>(block + kNibbles + k / 64 * 32 + k % 32) >> k % 64 / 32 * 4 & 15;
+        return nibble | (load<std::uint8_t>(block + kNestedHeader + k % 32) >> k / 32 & 1) << 4;
+    });
+}
+
+static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
+    pack_nested(rows, width, 176, Layout::q5_nested, tile,
+                [](const std::byte* block, std::size_t row, std::size_t g, std::byte* group) {
+                    const std::byte* run = block + kNibbles + g / 2 * 32;
+                    store_nibbles(group, row, [&](std::size_t i) {
+                        return load<std::uint32_t>(run + 4 * i) >> g % 2 * 4 & 0x0f0f0f0fu;
+                    });
+                    store_fifth_bits(group, row, [&](std::size_t i) {
+                        return load<std::uint32_t>(block + kNestedHeader + 4 * i) >> g & 0x01010101u;
+                    });
+                });
+}
+
+const TensorType q5_k{13, "Q5_K", kNestedWeights, 176, Layout::q5_nested, dequantize, pack};
+
+}  // namespace quarry::types
