@@ -6,6 +6,7 @@ from typing import Any
 from engine.chat_template import ChatTemplate
 from engine.errors import ContextTooLong
 from engine.generation import Delta, Generation, GenerationParams, TokenLogprob
+from engine.grammar import GrammarVocabulary
 from engine.scheduler import Scheduler
 from engine.tokenizer import Tokenizer
 
@@ -32,6 +33,7 @@ class ChatModel:
         self._tokenizer = tokenizer
         self._template = template
         self._scheduler = scheduler
+        self._grammar_vocabulary = GrammarVocabulary(tokenizer, vocab_size=vocab_size)
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of plain text, without special ones."""
@@ -55,7 +57,8 @@ class ChatModel:
     def generate(self, prompt: Sequence[int], params: GenerationParams) -> Generation:
         """Begin to continue `prompt`.
 
-        Raises: ContextTooLong, QueueFull, EngineClosed, ValueError (an id or bias outside the vocabulary).
+        Raises: ContextTooLong, QueueFull, EngineClosed, GrammarError, ValueError (an id or bias outside the
+        vocabulary).
         """
         left = self.context_length - len(prompt)
         if left < 1:
@@ -68,4 +71,5 @@ class ChatModel:
             if not 0 <= token_id < self._vocab_size:
                 raise ValueError(f"token {token_id} is outside the vocabulary of {self._vocab_size}")
         n_most = left if params.max_tokens is None else min(left, params.max_tokens)
-        return self._scheduler.chat(prompt, params, n_most=n_most)
+        matcher = self._grammar_vocabulary.matcher(params.grammar) if params.grammar else None
+        return self._scheduler.chat(prompt, params, n_most=n_most, matcher=matcher)

@@ -7,6 +7,7 @@ EngineError
 │   ├── DownloadFailed        a source did not answer, or its bytes have another sha256
 │   └── ConversionError       a Hugging Face folder that cannot be converted
 ├── TemplateError             a chat template that does not compile, or exceeds its limits
+├── GrammarError              a schema or pattern that an answer cannot be held to
 ├── ContextTooLong            more tokens than the model reads
 ├── QueueFull                 admission refused; try again after `retry_after` seconds
 ├── GenerationFailed          the native step failed under a running request
@@ -40,6 +41,10 @@ class ConversionError(ModelError):
 
 class TemplateError(EngineError):
     """A chat template that does not compile, or exceeds its limits."""
+
+
+class GrammarError(EngineError):
+    """A schema or pattern that an answer cannot be held to."""
 
 
 class ContextTooLong(EngineError):

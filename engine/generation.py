@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from engine.errors import EngineError
+from engine.grammar import Grammar
 
 FinishReason = Literal["stop", "length", "cancelled"]
 TopToken = tuple[str, bytes, float]  # as it reads, its bytes, its logprob
@@ -20,6 +21,7 @@ class GenerationParams:
     `max_tokens` None: as many as fit. `temperature` 0: greedy; `top_k` 0, `top_p` 1, `min_p` 0: off. `seed`
     None: another one each time. `stop`: the text ends before the first of these. `logit_bias`: added to the
     logits of these token ids. `n_logprobs` None: none; n: of the drawn and the n <= 20 most likely tokens.
+    `grammar`: the form that the answer is held to; it ends when the form is complete.
     """
 
     max_tokens: int | None = None
@@ -34,6 +36,7 @@ class GenerationParams:
     stop: tuple[str, ...] = ()
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     n_logprobs: int | None = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         ranges: tuple[tuple[str, float | None, float, float], ...] = (

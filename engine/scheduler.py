@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine import _native
-from engine.errors import EngineClosed, EngineError, GenerationFailed, QueueFull
+from engine.errors import EngineClosed, EngineError, GenerationFailed, GrammarError, QueueFull
 from engine.generation import Delta, FinishReason, Generation, GenerationParams, TokenLogprob
+from engine.grammar import Matcher
 from engine.stop_text import StopText
 from engine.tokenizer import StreamDecoder, Tokenizer
 
@@ -48,6 +49,7 @@ class _Chat:
     text: StopText
     generation: Generation
     pending: list[int]  # tokens that are not yet in the cache
+    matcher: Matcher | None = None
     generated: list[int] = field(default_factory=list)
     cancelled: bool = False
 
@@ -110,8 +112,18 @@ class Scheduler:
 
     # Called from any thread.
 
-    def chat(self, prompt: Sequence[int], params: GenerationParams, *, n_most: int) -> Generation:
-        """Queue a prompt that fits the cache with `n_most` tokens more. Raises: QueueFull, EngineClosed."""
+    def chat(
+        self,
+        prompt: Sequence[int],
+        params: GenerationParams,
+        *,
+        n_most: int,
+        matcher: Matcher | None = None,
+    ) -> Generation:
+        """Queue a prompt that fits the cache with `n_most` tokens more; `matcher` holds the answer to a form.
+
+        Raises: QueueFull, EngineClosed, GrammarError.
+        """
         if self._decoder is None or self._tokenizer is None:
             raise EngineError("no chat model is open")
         native = _native.SamplingParams(
@@ -136,7 +148,10 @@ class Scheduler:
             text=StopText(StreamDecoder(self._tokenizer), params.stop),
             generation=generation,
             pending=list(prompt),
+            matcher=matcher,
         )
+        if matcher is not None:
+            chat.sequence.set_mask(matcher.mask())
         with self._work:
             if self._stopping:
                 raise EngineClosed("the engine is closed")
@@ -299,10 +314,24 @@ class Scheduler:
         logprobs = () if sampled.logprob is None else (self._logprob(sampled),)
         if text or logprobs:
             chat.generation.put(Delta(text, n_tokens=1, logprobs=logprobs))
-        if chat.text.stopped:
+        try:
+            is_complete = self._follow(chat, sampled.id)
+        except GrammarError as error:
+            self._fail(chat, GenerationFailed(str(error)))
+            return
+        if chat.text.stopped or is_complete:
             self._end(chat, "stop")
         elif len(chat.generated) >= chat.n_most:
             self._end(chat, "length")
+
+    def _follow(self, chat: _Chat, token_id: int) -> bool:
+        """Take a token into the grammar and restrict the next sample; return whether it is complete."""
+        if chat.matcher is None:
+            return False
+        is_complete = chat.matcher.accept(token_id)
+        if not is_complete:
+            chat.sequence.set_mask(chat.matcher.mask())
+        return is_complete
 
     def _logprob(self, sampled: _native.SampledToken) -> TokenLogprob:
         assert self._tokenizer is not None  # noqa: S101 - chats exist only with a tokenizer

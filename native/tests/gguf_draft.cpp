@@ -1,0 +1,231 @@
+#include "gguf_draft.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <stdexcept>
+
+namespace quarry::test {
+
+namespace {
+
+constexpr std::uint64_t kVocabulary = 64, kContext = 64;
+
+// Sizes of a tiny model: the smallest that the blocks of its matrices allow.
+struct Sizes {
+    explicit Sizes(const TensorType& matrix) : width(std::max<std::uint64_t>(32, matrix.block_weights)) {}
+    std::uint64_t width;
+    std::uint64_t feed_forward = 2 * width;
+    std::uint64_t head_dim = width / 2;  // two heads
+};
+
+// A generator of its own for each tensor, so that models do not change with the order of their tensors.
+std::mt19937 generator(std::string_view name) {
+    std::uint32_t seed = 2166136261u;
+    for (const char c : name) seed = (seed ^ static_cast<unsigned char>(c)) * 16777619u;
+    return std::mt19937(seed);
+}
+
+void add_matrix(Draft& draft, const std::string& name, const TensorType& type, std::uint64_t rows,
+                std::uint64_t width) {
+    draft.tensors.push_back(
+        {name, {width, rows}, type.id, random_weights(type, rows * width, 0.1f, generator(name)), {}});
+}
+
+void add_vector(Draft& draft, const std::string& name, std::uint64_t n) {
+    draft.tensors.push_back(
+        {name, {n}, types::f32.id, random_weights(types::f32, n, 0.1f, generator(name)), {}});
+}
+
+void add_sizes(Draft& draft, const std::string& prefix, const Sizes& sizes) {
+    draft.keys.push_back({prefix + "context_length", u32(kContext)});
+    draft.keys.push_back({prefix + "embedding_length", u32(static_cast<std::uint32_t>(sizes.width))});
+    draft.keys.push_back({prefix + "block_count", u32(1)});
+    draft.keys.push_back(
+        {prefix + "feed_forward_length", u32(static_cast<std::uint32_t>(sizes.feed_forward))});
+    draft.keys.push_back({prefix + "attention.head_count", u32(2)});
+}
+
+void add_vocabulary(Draft& draft) {
+    std::string items;
+    for (std::uint64_t i = 0; i < kVocabulary; ++i) items += text("t" + std::to_string(i)).bytes;
+    draft.keys.push_back({"tokenizer.ggml.tokens", array(ValueType::string, kVocabulary, items)});
+    std::string kinds;
+    for (std::uint64_t i = 0; i < kVocabulary; ++i) kinds += raw(std::int32_t{1});
+    draft.keys.push_back({"tokenizer.ggml.token_type", array(ValueType::i32, kVocabulary, kinds)});
+}
+
+}  // namespace
+
+std::string random_weights(const TensorType& type, std::uint64_t n, float largest, std::mt19937 random) {
+    constexpr std::size_t kBlocks = 200;
+    std::vector<std::string> blocks;
+    std::vector<float> values(type.block_weights);
+    while (blocks.size() < std::min<std::uint64_t>(kBlocks, n / type.block_weights)) {
+        std::string block(type.block_bytes, '\0');
+        for (auto& byte : block) byte = static_cast<char>(random());
+        type.dequantize(reinterpret_cast<const std::byte*>(block.data()), values.size(), values.data());
+        float top = 0;
+        for (const float x : values) top = std::isfinite(x) ? std::max(top, std::fabs(x)) : INFINITY;
+        if (top > largest / 20 && top < largest) blocks.push_back(block);
+    }
+    std::string bytes;
+    for (std::uint64_t b = 0; b < n / type.block_weights; ++b) bytes += blocks[random() % blocks.size()];
+    return bytes;
+}
+
+std::vector<const TensorType*> matrix_types() {
+    std::vector<const TensorType*> all;
+    for (std::uint32_t id = 0; id < 256; ++id) {
+        const TensorType* type = find_tensor_type(id);
+        if (type != nullptr && type->pack != nullptr) all.push_back(type);
+    }
+    return all;
+}
+
+DraftValue u32(std::uint32_t value) {
+    return scalar(ValueType::u32, value);
+}
+
+DraftValue f32(float value) {
+    return scalar(ValueType::f32, value);
+}
+
+DraftValue text(std::string_view value) {
+    return {ValueType::string, raw(std::uint64_t{value.size()}) + std::string(value)};
+}
+
+DraftValue array(ValueType type, std::uint64_t count, std::string_view bytes) {
+    return {ValueType::array, raw(static_cast<std::uint32_t>(type)) + raw(count) + std::string(bytes)};
+}
+
+DraftKey& Draft::key(std::string_view name) {
+    for (auto& key : keys) {
+        if (key.name == name) return key;
+    }
+    throw std::out_of_range(std::string(name));
+}
+
+DraftTensor& Draft::tensor(std::string_view name) {
+    for (auto& tensor : tensors) {
+        if (tensor.name == name) return tensor;
+    }
+    throw std::out_of_range(std::string(name));
+}
+
+std::string Draft::header() const {
+    std::string out =
+        magic + raw(version) + raw(n_tensors.value_or(tensors.size())) + raw(n_keys.value_or(keys.size()));
+    for (const auto& key : keys) {
+        out += text(key.name).bytes + raw(static_cast<std::uint32_t>(key.value.type)) + key.value.bytes;
+    }
+    std::uint64_t next = 0;
+    for (const auto& tensor : tensors) {
+        out += text(tensor.name).bytes + raw(static_cast<std::uint32_t>(tensor.shape.size()));
+        for (const auto dimension : tensor.shape) out += raw(dimension);
+        out += raw(tensor.type) + raw(tensor.offset.value_or(next));
+        next += (tensor.bytes.size() + alignment - 1) / alignment * alignment;
+    }
+    return out;
+}
+
+std::string Draft::bytes() const {
+    std::string out = header();
+    const auto pad = [&] { out.resize((out.size() + alignment - 1) / alignment * alignment); };
+    for (const auto& tensor : tensors) {
+        pad();
+        out += tensor.bytes;
+    }
+    return out;
+}
+
+Draft tiny_llama(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    const DraftValue head_dim = u32(static_cast<std::uint32_t>(sizes.head_dim));
+    Draft draft;
+    draft.keys.push_back({"general.architecture", text("llama")});
+    draft.keys.push_back({"general.alignment", u32(32)});
+    add_sizes(draft, "llama.", sizes);
+    draft.keys.push_back({"llama.attention.head_count_kv", u32(1)});
+    draft.keys.push_back({"llama.attention.key_length", head_dim});
+    draft.keys.push_back({"llama.attention.value_length", head_dim});
+    draft.keys.push_back({"llama.attention.layer_norm_rms_epsilon", f32(1e-5f)});
+    draft.keys.push_back({"llama.rope.dimension_count", head_dim});
+    draft.keys.push_back({"llama.rope.freq_base", f32(10000)});
+    draft.keys.push_back({"llama.rope.scale_linear", f32(1)});
+    draft.keys.push_back({"llama.rope.scaling.type", text("yarn")});
+    draft.keys.push_back({"llama.rope.scaling.factor", f32(2)});
+    draft.keys.push_back({"llama.rope.scaling.original_context_length", u32(32)});
+    draft.keys.push_back({"llama.rope.scaling.attn_factor", f32(1)});
+    draft.keys.push_back({"llama.rope.scaling.yarn_beta_fast", f32(32)});
+    draft.keys.push_back({"llama.rope.scaling.yarn_beta_slow", f32(1)});
+    add_vocabulary(draft);
+    add_matrix(draft, "token_embd.weight", matrix, kVocabulary, sizes.width);
+    add_vector(draft, "rope_freqs.weight", sizes.head_dim / 2);
+    draft.tensors.back().bytes.clear();
+    for (std::uint64_t i = 0; i < sizes.head_dim / 2; ++i)
+        draft.tensors.back().bytes += raw(1.0f + static_cast<float>(i));
+    add_vector(draft, "blk.0.attn_norm.weight", sizes.width);
+    add_matrix(draft, "blk.0.attn_q.weight", matrix, sizes.width, sizes.width);
+    add_vector(draft, "blk.0.attn_q.bias", sizes.width);
+    add_vector(draft, "blk.0.attn_q_norm.weight", sizes.head_dim);
+    add_vector(draft, "blk.0.attn_k_norm.weight", sizes.head_dim);
+    add_matrix(draft, "blk.0.attn_k.weight", matrix, sizes.head_dim, sizes.width);
+    add_matrix(draft, "blk.0.attn_v.weight", matrix, sizes.head_dim, sizes.width);
+    add_matrix(draft, "blk.0.attn_output.weight", matrix, sizes.width, sizes.width);
+    add_vector(draft, "blk.0.ffn_norm.weight", sizes.width);
+    add_matrix(draft, "blk.0.ffn_gate.weight", matrix, sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_up.weight", matrix, sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_down.weight", matrix, sizes.width, sizes.feed_forward);
+    add_vector(draft, "output_norm.weight", sizes.width);
+    add_matrix(draft, "output.weight", matrix, kVocabulary, sizes.width);
+    return draft;
+}
+
+Draft tiny_bert(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    Draft draft;
+    draft.keys.push_back({"general.architecture", text("bert")});
+    draft.keys.push_back({"general.alignment", u32(32)});
+    add_sizes(draft, "bert.", sizes);
+    draft.keys.push_back({"bert.attention.layer_norm_epsilon", f32(1e-12f)});
+    draft.keys.push_back({"bert.pooling_type", u32(1)});
+    add_vocabulary(draft);
+    add_matrix(draft, "token_embd.weight", matrix, kVocabulary, sizes.width);
+    add_matrix(draft, "position_embd.weight", types::f32, kContext, sizes.width);
+    add_matrix(draft, "token_types.weight", types::f32, 2, sizes.width);
+    for (const char* name :
+         {"token_embd_norm.weight", "token_embd_norm.bias", "blk.0.attn_output_norm.weight",
+          "blk.0.attn_output_norm.bias", "blk.0.layer_output_norm.weight", "blk.0.layer_output_norm.bias"}) {
+        add_vector(draft, name, sizes.width);
+    }
+    for (const std::string name : {"attn_q", "attn_k", "attn_v", "attn_output"}) {
+        add_matrix(draft, "blk.0." + name + ".weight", matrix, sizes.width, sizes.width);
+        add_vector(draft, "blk.0." + name + ".bias", sizes.width);
+    }
+    add_matrix(draft, "blk.0.ffn_up.weight", matrix, sizes.feed_forward, sizes.width);
+    add_vector(draft, "blk.0.ffn_up.bias", sizes.feed_forward);
+    add_matrix(draft, "blk.0.ffn_down.weight", matrix, sizes.width, sizes.feed_forward);
+    add_vector(draft, "blk.0.ffn_down.bias", sizes.width);
+    return draft;
+}
+
+TemporaryFile::TemporaryFile(std::string_view name)
+    : path_((std::filesystem::temp_directory_path() /
+             ("quarry-" + std::string(name) + "-" + std::to_string(::getpid()) + ".gguf"))
+                .string()) {}
+
+TemporaryFile::~TemporaryFile() {
+    std::error_code ignored;
+    std::filesystem::remove(path_, ignored);
+}
+
+void TemporaryFile::write(std::string_view bytes) const {
+    std::ofstream file(path_, std::ios::binary | std::ios::trunc);
+    file.write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
+    if (!file.flush()) throw std::runtime_error("cannot write " + path_);
+}
+
+}  // namespace quarry::test
