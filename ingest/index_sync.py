@@ -20,7 +20,7 @@ import numpy as np
 import structlog
 
 from ingest.dense_index import DenseIndex
-from ingest.errors import IndexDamaged
+from ingest.errors import IndexDamaged, LibraryClosed
 from ingest.lexical_index import LexicalIndex
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from ingest.record import IndexedChunk, IndexOperation, Record
+    from ingest.index_feed import IndexedChunk, IndexOperation
+    from ingest.record import Record
     from ingest.values import Hit
 
 log = structlog.get_logger(__name__)
@@ -38,7 +39,7 @@ AUDIT_SAMPLES = 24
 # Chroma leaves live rows unreachable after many deletes: audit again after so many of them.
 DELETES_BEFORE_AUDIT = 2000
 _QUEUE_ROWS = 512
-_REBUILD_ROWS = 512
+_REBUILD_ROWS = 128
 
 
 class IndexSync:
@@ -169,7 +170,7 @@ class IndexSync:
                 return 0
             n = 0
             n_deleted = int(self._record.meta("index_deletes") or 0)
-            while operations := self._record.queue_after(0, limit=_QUEUE_ROWS):
+            while operations := self._record.feed.queue_after(0, limit=_QUEUE_ROWS):
                 self._record.set_meta(index_writing="1")
                 try:
                     n_deleted += self._write(dense, lexical, operations)
@@ -177,7 +178,7 @@ class IndexSync:
                     log.warning("index_rebuild", reason=str(error))
                     self.rebuild()
                     return n
-                self._record.prune_queue(operations[-1].seq)
+                self._record.feed.prune_queue(operations[-1].seq)
                 n += len(operations)
                 self._record.set_meta(
                     index_writing="0", index_files=self._file_sizes(), index_deletes=str(n_deleted)
@@ -203,22 +204,23 @@ class IndexSync:
             dense.delete(collection_id, ids)
             lexical.delete(ids)
         # What was added and is gone again has no row in the record any more, and is left out here.
-        _add(dense, lexical, self._record.indexed_chunks(self._embedder_id, sorted(added)))
+        _add(dense, lexical, self._record.feed.indexed_chunks(self._embedder_id, sorted(added)))
         lexical.commit()
         return sum(map(len, removed.values()))
 
-    def rebuild(self, embedder_id: int | None = None) -> None:
+    def rebuild(self, embedder_id: int | None = None, *, stopping: threading.Event | None = None) -> None:
         """Write both indexes anew from the record and switch to them; the old ones are deleted.
 
-        embedder_id: whose vectors to take from now on.
+        embedder_id: whose vectors to take from now on. stopping: where it gets set, LibraryClosed is raised
+        and everything stays as it was.
         """
         with self._lock:
             self.n_rebuilds += 1
             old_dense, old_lexical, old_folder = self._dense, self._lexical, self._generation_folder()
             embedder_id = embedder_id or self._embedder_id
             generation = self._generation() + 1
-            last = self._record.last_seq()
-            dense, lexical = self._build(generation, embedder_id)
+            last = self._record.feed.last_seq()
+            dense, lexical = self._build(generation, embedder_id, stopping)
             self._record.set_meta(
                 index_generation=str(generation),
                 index_embedder=str(embedder_id),
@@ -226,7 +228,7 @@ class IndexSync:
                 index_deletes="0",
             )
             # Only now: killed before, the old generation still had its queue.
-            self._record.prune_queue(last)
+            self._record.feed.prune_queue(last)
             self._dense, self._lexical, self._embedder_id = dense, lexical, embedder_id
             self._record.set_meta(index_files=self._file_sizes())
             if old_lexical is not None:
@@ -238,7 +240,9 @@ class IndexSync:
                 old_dense.close()
             shutil.rmtree(old_folder, ignore_errors=True)
 
-    def _build(self, generation: int, embedder_id: int) -> tuple[DenseIndex, LexicalIndex]:
+    def _build(
+        self, generation: int, embedder_id: int, stopping: threading.Event | None
+    ) -> tuple[DenseIndex, LexicalIndex]:
         """Write a generation from the record into new folders."""
         folder = self._folder / str(generation)
         shutil.rmtree(folder, ignore_errors=True)
@@ -248,7 +252,9 @@ class IndexSync:
             dense.drop()  # on a server, a rebuild that was cut off leaves collections of the same name
             lexical = LexicalIndex.open(folder / "lexical")
             after = 0
-            while rows := self._record.indexed_chunks_after(embedder_id, after, limit=_REBUILD_ROWS):
+            while rows := self._record.feed.indexed_chunks_after(embedder_id, after, limit=_REBUILD_ROWS):
+                if stopping is not None and stopping.is_set():
+                    raise LibraryClosed("the library is closing")
                 _add(dense, lexical, rows)
                 after = rows[-1].chunk_id
             lexical.commit()
@@ -266,7 +272,7 @@ class IndexSync:
             if dense is None or lexical is None:
                 return "the indexes are not open"
             try:
-                counts = self._record.chunk_counts()
+                counts = self._record.feed.chunk_counts()
                 for collection_id in dense.collection_ids() | set(counts):
                     found, expected = dense.count(collection_id), counts.get(collection_id, 0)
                     if found != expected:
@@ -278,8 +284,8 @@ class IndexSync:
                 return str(error)
 
     def _audit_samples(self, dense: DenseIndex, lexical: LexicalIndex) -> str | None:
-        ids = self._record.sample_chunks(AUDIT_SAMPLES)
-        for chunk in self._record.indexed_chunks(self._embedder_id, ids):
+        ids = self._record.feed.sample_chunks(AUDIT_SAMPLES)
+        for chunk in self._record.feed.indexed_chunks(self._embedder_id, ids):
             if not lexical.contains(chunk.chunk_id):
                 return f"lexical index: chunk {chunk.chunk_id} is missing"
             if chunk.vector is None:

@@ -71,6 +71,11 @@ class IngestReport:
     n_chunks_reused: int = 0
     failed: list[tuple[str, str]] = field(default_factory=list)
 
+    @property
+    def found_something(self) -> bool:
+        """Tell whether the folder was not as the record had it."""
+        return bool(self.added or self.changed or self.moved or self.removed or self.waiting)
+
 
 @dataclass(frozen=True, slots=True)
 class _Unchanged:
@@ -92,6 +97,7 @@ class _Failed:
     sha256: bytes
     reason: str
     verdict: Literal["passing", "counted", "final"]
+    seen_before: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,11 +213,12 @@ class Pipeline:
                 report.moved += 1
             case _Waiting():
                 report.waiting += 1
-            case _Failed(file, sha256, reason, verdict):
+            case _Failed(file, sha256, reason, verdict, seen_before):
                 collection = collection_of(file.path)
                 self._record.fail(file.path, collection, file.facts, sha256, reason, verdict=verdict)
                 report.failed.append((file.path, reason))
-                log.warning("document_failed", path=file.path, reason=reason)
+                # What is tried again in every pass is said once.
+                (log.debug if seen_before else log.warning)("document_failed", path=file.path, reason=reason)
             case _Ready(_, version, is_new):
                 self._record.publish(version)
                 if is_new:
@@ -287,9 +294,14 @@ class Pipeline:
         self, file: FoundFile, old: KnownFile | None, gone: dict[bytes, list[KnownFile]]
     ) -> _Outcome:
         suffix = PurePosixPath(file.path).suffix
-        if not supported(suffix):
-            return _Failed(file, b"", f"no reader for {suffix or 'files without a suffix'}", "final")
         sha256 = b""
+
+        def failed(reason: str, verdict: Literal["passing", "counted", "final"]) -> _Failed:
+            seen_before = old is not None and old.state != "indexed" and old.sha256 == sha256
+            return _Failed(file, sha256, reason, verdict, seen_before)
+
+        if not supported(suffix):
+            return failed(f"no reader for {suffix or 'files without a suffix'}", "final")
         try:
             with opened(self._root, file.path) as (descriptor, facts, sha256):
                 if old is not None and old.sha256 == sha256 and old.state == "indexed":
@@ -302,9 +314,9 @@ class Pipeline:
         except FileChanging:
             return _Waiting(file)
         except UnreadableFile as error:
-            return _Failed(file, sha256, str(error), "passing")
+            return failed(str(error), "passing")
         except PartitionError as error:
-            return _Failed(file, sha256, str(error), "final" if isinstance(error, _FINAL) else "counted")
+            return failed(str(error), "final" if isinstance(error, _FINAL) else "counted")
         drafts = chunk(
             elements, count_tokens=self._embedder.count_tokens, budget=chunk_budget(self._embedder)
         )

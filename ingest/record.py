@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections import defaultdict
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from ingest.connection import Connections, named_errors
 from ingest.errors import EmbedderMismatch, RecordError
+from ingest.index_feed import OWNERS, IndexFeed
+from ingest.record_rows import (
+    DELETED,
+    ensure_collection,
+    note_deletion,
+    queue_document,
+    replace_chunks,
+    upsert_document,
+)
 from ingest.schema import migrate
 from ingest.values import (
     Chunk,
@@ -23,51 +30,24 @@ from ingest.values import (
     FileFacts,
     KnownFile,
     NewVersion,
-    embedding_text,
 )
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 MAX_ATTEMPTS = 3
-# CROSS JOIN fixes the order: from the few chunks outward, not from all documents inward.
-_OWNERS = """
-    CROSS JOIN versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id
-    CROSS JOIN collections k ON k.id = d.collection_id
-"""
 _CHUNK_COLUMNS = """
     SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens
 """
-_LISTED_CHUNKS = f" FROM json_each(?) j CROSS JOIN chunks c ON c.id = j.value {_OWNERS}"
+_LISTED_CHUNKS = f" FROM json_each(?) j CROSS JOIN chunks c ON c.id = j.value {OWNERS}"
 _VISIBLE_CHUNKS = (
     f"SELECT c.id {_LISTED_CHUNKS}"  # noqa: S608 - put together from literals
     " WHERE ? IS NULL OR k.name IN (SELECT value FROM json_each(?))"
 )
-_VERSION_CHUNKS = f" FROM chunks c {_OWNERS} WHERE c.version_id = ?"
-
-
-@dataclass(frozen=True, slots=True)
-class IndexOperation:
-    """One step that the derived indexes still have to take."""
-
-    seq: int
-    chunk_id: int
-    collection_id: int
-    operation: Literal["add", "remove"]
-
-
-@dataclass(frozen=True, slots=True)
-class IndexedChunk:
-    """What the derived indexes need of a chunk; vector is None until it is embedded."""
-
-    chunk_id: int
-    collection_id: int
-    text: str
-    vector: NDArray[np.float32] | None
+_VERSION_CHUNKS = f" FROM chunks c {OWNERS} WHERE c.version_id = ?"
 
 
 class Record:
@@ -75,6 +55,8 @@ class Record:
 
     def __init__(self, connections: Connections) -> None:
         self._connections = connections
+        self.feed = IndexFeed(connections)
+        """What the derived indexes read."""
 
     @classmethod
     def open(cls, path: Path) -> Record:
@@ -202,12 +184,12 @@ class Record:
         A chunk whose text and headings did not change keeps its id, so the indexes need not touch it.
         """
         with self._connections.writing() as writer:
-            document_id, moved_from = _upsert_document(
+            document_id, moved_from = upsert_document(
                 writer, new.path, new.collection, new.facts, new.sha256, "indexed", None, 0
             )
             if moved_from is not None:
-                _queue_document(writer, document_id, moved_from, "remove")
-            collection_id = _collection_id(writer, new.collection)
+                queue_document(writer, document_id, moved_from, "remove")
+            collection_id = ensure_collection(writer, new.collection)
             old = writer.execute(
                 "SELECT id, number FROM versions WHERE document_id = ?", (document_id,)
             ).fetchone()
@@ -226,7 +208,7 @@ class Record:
                 )
             if version_id is None:
                 raise AssertionError("SQLite returned no row id for an inserted version")
-            _replace_chunks(writer, version_id, collection_id, new.chunks, reindex=moved_from is not None)
+            replace_chunks(writer, version_id, collection_id, new.chunks, reindex=moved_from is not None)
         return document_id
 
     def recut(self, document_id: int, drafts: Sequence[ChunkDraft]) -> None:
@@ -237,7 +219,7 @@ class Record:
                 " WHERE d.id = ?",
                 (document_id,),
             ).fetchone()
-            _replace_chunks(writer, version_id, collection_id, drafts, reindex=False)
+            replace_chunks(writer, version_id, collection_id, drafts, reindex=False)
 
     def move(self, document_id: int, path: str, collection: str, facts: FileFacts) -> None:
         """Give a document its new path; text, chunks and vectors stay."""
@@ -245,10 +227,10 @@ class Record:
             (old,) = writer.execute(
                 "SELECT collection_id FROM documents WHERE id = ?", (document_id,)
             ).fetchone()
-            new = _collection_id(writer, collection)
+            new = ensure_collection(writer, collection)
             if old != new:
-                _queue_document(writer, document_id, old, "remove")
-                _queue_document(writer, document_id, new, "add")
+                queue_document(writer, document_id, old, "remove")
+                queue_document(writer, document_id, new, "add")
             writer.execute(
                 "UPDATE documents SET path = ?, collection_id = ?, size = ?, mtime_ns = ?, inode = ?"
                 " WHERE id = ?",
@@ -283,7 +265,7 @@ class Record:
             attempts = row[1] + 1 if row is not None and row[0] == sha256 else 1
             counted_out = verdict == "counted" and attempts >= MAX_ATTEMPTS
             state: DocumentState = "quarantined" if verdict == "final" or counted_out else "failed"
-            _upsert_document(writer, path, collection, facts, sha256, state, reason, attempts)
+            upsert_document(writer, path, collection, facts, sha256, state, reason, attempts)
         return state
 
     def retry(self, path: str) -> bool:
@@ -304,8 +286,9 @@ class Record:
                 (collection_id,) = writer.execute(
                     "SELECT collection_id FROM documents WHERE id = ?", (document_id,)
                 ).fetchone()
-                _queue_document(writer, document_id, collection_id, "remove")
+                queue_document(writer, document_id, collection_id, "remove")
                 writer.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+            note_deletion(writer)
 
     # --- vectors ------------------------------------------------------------------------------------
 
@@ -362,7 +345,7 @@ class Record:
             writer.execute("DELETE FROM embedders WHERE id != ?", (keep_embedder,))
             writer.execute("DELETE FROM collections WHERE id NOT IN (SELECT collection_id FROM documents)")
 
-    # --- the derived indexes ------------------------------------------------------------------------
+    # --- notes --------------------------------------------------------------------------------------
 
     def meta(self, key: str) -> str | None:
         """Return a note of the library's own, None when absent."""
@@ -375,72 +358,15 @@ class Record:
         with self._connections.writing() as writer:
             writer.executemany("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", list(notes.items()))
 
-    def queue_after(self, seq: int, *, limit: int) -> list[IndexOperation]:
-        """Return the next index operations, oldest first."""
-        with self._connections.reading() as reader:
-            rows = reader.execute(
-                "SELECT seq, chunk_id, collection_id, operation FROM index_queue"
-                " WHERE seq > ? ORDER BY seq LIMIT ?",
-                (seq, limit),
-            ).fetchall()
-        return [IndexOperation(*row) for row in rows]
-
-    def last_seq(self) -> int:
-        """Return the number of the newest index operation ever queued."""
-        with self._connections.reading() as reader:
-            row = reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'index_queue'").fetchone()
-        return 0 if row is None else int(row[0])
-
-    def prune_queue(self, seq: int) -> None:
-        """Forget the operations up to `seq`."""
-        with self._connections.writing() as writer:
-            writer.execute("DELETE FROM index_queue WHERE seq <= ?", (seq,))
-
-    def indexed_chunks(self, embedder_id: int, ids: Sequence[int]) -> list[IndexedChunk]:
-        """Return those of `ids` that are visible, with their current collection."""
-        source = "json_each(?) j CROSS JOIN chunks c ON c.id = j.value"
-        return self._indexed(embedder_id, source, (json.dumps([int(i) for i in ids]),))
-
-    def indexed_chunks_after(self, embedder_id: int, chunk_id: int, *, limit: int) -> list[IndexedChunk]:
-        """Return the next visible chunks by id, for rebuilding."""
-        source = "(SELECT * FROM chunks WHERE id > ? ORDER BY id LIMIT ?) c"
-        return self._indexed(embedder_id, source, (chunk_id, limit))
-
-    def _indexed(self, embedder_id: int, source: str, values: tuple[object, ...]) -> list[IndexedChunk]:
-        with self._connections.reading() as reader:
-            rows = reader.execute(
-                f"""SELECT c.id, d.collection_id, c.heading_path, c.text, e.vector FROM {source} {_OWNERS}
-                LEFT JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
-                ORDER BY c.id""",  # noqa: S608 - both sources are literals above
-                (*values, embedder_id),
-            ).fetchall()
-        return [
-            IndexedChunk(
-                row[0],
-                row[1],
-                embedding_text(tuple(json.loads(row[2])), row[3]),
-                None if row[4] is None else np.frombuffer(row[4], dtype="<f4"),
-            )
-            for row in rows
-        ]
-
-    def chunk_counts(self) -> dict[int, int]:
-        """Return the number of visible chunks by collection id."""
-        with self._connections.reading() as reader:
-            return dict(
-                reader.execute(
-                    """SELECT d.collection_id, count(*) FROM chunks c JOIN versions v ON v.id = c.version_id
-                    JOIN documents d ON d.id = v.document_id GROUP BY d.collection_id"""
-                ).fetchall()
-            )
-
-    def sample_chunks(self, n: int) -> list[int]:
-        """Return up to `n` random visible chunk ids."""
-        with self._connections.reading() as reader:
-            rows = reader.execute("SELECT id FROM chunks ORDER BY random() LIMIT ?", (n,)).fetchall()
-        return [row[0] for row in rows]
-
     # --- upkeep -------------------------------------------------------------------------------------
+
+    def holds_deleted(self) -> bool:
+        """Tell whether text was deleted since the last compaction."""
+        return self.meta(DELETED) == "1"
+
+    def note_compacted(self) -> None:
+        """Note that nothing deleted is left, in the indexes either."""
+        self.set_meta(**{DELETED: "0"})
 
     def compact(self) -> None:
         """Rewrite the file and empty its log, so that deleted bytes are gone from the disk's files."""
@@ -470,91 +396,3 @@ def _chunk(row: tuple[int, int, str, str, str, int, str, int | None, str, int]) 
         text=row[8],
         n_tokens=row[9],
     )
-
-
-def _collection_id(writer: sqlite3.Connection, name: str) -> int:
-    writer.execute("INSERT OR IGNORE INTO collections (name) VALUES (?)", (name,))
-    (collection_id,) = writer.execute("SELECT id FROM collections WHERE name = ?", (name,)).fetchone()
-    return int(collection_id)
-
-
-def _upsert_document(
-    writer: sqlite3.Connection,
-    path: str,
-    collection: str,
-    facts: FileFacts,
-    sha256: bytes,
-    state: DocumentState,
-    reason: str | None,
-    attempts: int,
-) -> tuple[int, int | None]:
-    """Write the document's row; return its id, and its old collection when that differs."""
-    collection_id = _collection_id(writer, collection)
-    old = writer.execute("SELECT id, collection_id FROM documents WHERE path = ?", (path,)).fetchone()
-    values = (collection_id, facts.size, facts.mtime_ns, facts.inode, sha256, state, reason, attempts, path)
-    if old is None:
-        writer.execute(
-            "INSERT INTO documents (collection_id, size, mtime_ns, inode, sha256, state, reason, attempts,"
-            " path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
-        )
-    else:
-        writer.execute(
-            "UPDATE documents SET collection_id = ?, size = ?, mtime_ns = ?, inode = ?, sha256 = ?,"
-            " state = ?, reason = ?, attempts = ? WHERE path = ?",
-            values,
-        )
-    (document_id,) = writer.execute("SELECT id FROM documents WHERE path = ?", (path,)).fetchone()
-    return int(document_id), None if old is None or old[1] == collection_id else int(old[1])
-
-
-def _queue_document(writer: sqlite3.Connection, document_id: int, collection_id: int, operation: str) -> None:
-    writer.execute(
-        "INSERT INTO index_queue (chunk_id, collection_id, operation)"
-        " SELECT c.id, ?, ? FROM chunks c JOIN versions v ON v.id = c.version_id WHERE v.document_id = ?",
-        (collection_id, operation, document_id),
-    )
-
-
-def _replace_chunks(
-    writer: sqlite3.Connection,
-    version_id: int,
-    collection_id: int,
-    drafts: Sequence[ChunkDraft],
-    *,
-    reindex: bool,
-) -> None:
-    """Turn the version's chunks into `drafts`; equal ones keep their row, others are queued for indexing."""
-    kept: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for chunk_id, headings, text in writer.execute(
-        "SELECT id, heading_path, text FROM chunks WHERE version_id = ? ORDER BY ordinal DESC", (version_id,)
-    ):
-        kept[headings, text].append(chunk_id)
-    queue: list[tuple[int, int, str]] = []
-    for ordinal, draft in enumerate(drafts):
-        headings = json.dumps(draft.heading_path, ensure_ascii=False)
-        same = kept.get((headings, draft.text))
-        place = (ordinal, draft.n_tokens, draft.page, draft.start, draft.end)
-        if same:
-            chunk_id = same.pop()
-            writer.execute(
-                "UPDATE chunks SET ordinal = ?, n_tokens = ?, page = ?, start_offset = ?, end_offset = ?"
-                " WHERE id = ?",
-                (*place, chunk_id),
-            )
-            if not reindex:
-                continue
-        else:
-            inserted = writer.execute(
-                "INSERT INTO chunks (ordinal, n_tokens, page, start_offset, end_offset, version_id, text,"
-                " text_hash, heading_path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*place, version_id, draft.text, draft.text_hash, headings),
-            ).lastrowid
-            if inserted is None:
-                raise AssertionError("SQLite returned no row id for an inserted chunk")
-            chunk_id = inserted
-        queue.append((chunk_id, collection_id, "add"))
-    gone = [chunk_id for ids in kept.values() for chunk_id in ids]
-    writer.executemany("DELETE FROM chunks WHERE id = ?", [(chunk_id,) for chunk_id in gone])
-    queue += [(chunk_id, collection_id, "remove") for chunk_id in gone]
-    writer.executemany("INSERT INTO index_queue (chunk_id, collection_id, operation) VALUES (?, ?, ?)", queue)

@@ -71,18 +71,23 @@ class Watcher:
         from watchfiles import watch
 
         while not self._stopping.is_set():
+            begun = False
             try:
-                for _ in watch(
+                for changes in watch(
                     self._folder,
                     watch_filter=None,
                     stop_event=self._stopping,
                     debounce=400,
                     step=50,
                     rust_timeout=1000,
+                    yield_on_timeout=True,
                     raise_interrupt=False,
                     ignore_permission_denied=True,
                 ):
-                    self._hint.set()
+                    # What came between the first pass and the beginning of watching had no event.
+                    if changes or not begun:
+                        self._hint.set()
+                    begun = True
             except (OSError, RuntimeError) as error:
                 # Out of inotify watches, or the folder is gone: the periodic pass is left.
                 log.warning("watch_failed", reason=str(error))

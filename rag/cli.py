@@ -154,6 +154,18 @@ def status() -> None:
 
 
 @app.command()
+def compact() -> None:
+    """Take deleted text off the disk now; the running service does it by itself when it is idle."""
+    from rag.client import connect
+    from rag.terminal import console
+
+    settings = _settings()
+    with connect(settings) as client:
+        client.compact()
+    console().print(f"Nothing that was deleted is left in {settings.data_dir}")
+
+
+@app.command()
 def convert(
     folder: Annotated[Path, typer.Argument(help="A Hugging Face folder with config.json and safetensors.")],
     out: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
@@ -223,12 +235,14 @@ def _settings(*, serving: bool = False) -> "Settings":
 
 
 def _inside(path: Path, folder: Path) -> str:
-    """Give `path` relative to the documents folder. Raises: BadParameter, naming how to add it."""
+    """Give `path` relative to the documents folder. Raises: OutsideDocuments, naming how to add it."""
+    from rag.errors import OutsideDocuments
+
     if not path.exists():
-        raise typer.BadParameter(f"{path} does not exist")
+        raise OutsideDocuments(f"{path} does not exist")
     resolved, root = path.resolve(), folder.resolve()
     if not resolved.is_relative_to(root):
-        raise typer.BadParameter(
+        raise OutsideDocuments(
             f"{path} lies outside the documents folder {folder}. Copy it in (cp -r {path} {folder}/), "
             f"or read that folder instead: QUARRY_DOCUMENTS_DIR={path}"
         )

@@ -53,6 +53,11 @@ class Client:
             for line in response.iter_lines():
                 yield _checked(json.loads(line))
 
+    def compact(self) -> None:
+        """Take deleted text off the disk."""
+        with self._request("POST", "/v1/library/compact") as response:
+            response.read()
+
     def ask(self, messages: Sequence[Mapping[str, str]], *, model: str) -> Generator[AnswerPart, None, None]:
         """Stream an answer; closing the iterator stops the generation."""
         body = {"model": model, "messages": list(messages), "stream": True, "sources_footer": False}

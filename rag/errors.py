@@ -3,6 +3,7 @@
 RagError
 ├── SettingsError             a setting that cannot be used; names the variable, the value and the range
 │   └── UnsafeBind            an address that others can reach, without an API key
+├── OutsideDocuments          a path that is not in the documents folder
 ├── CannotListen              a port in use, a forbidden one, an address of another machine
 ├── ServiceFailed             the running service answered the command line with an error, or not at all
 └── ApiError                  an answer in OpenAI's error form: status, type, code, param
@@ -37,6 +38,10 @@ class SettingsError(RagError):
 
 class UnsafeBind(SettingsError):
     """An address that others can reach, without an API key."""
+
+
+class OutsideDocuments(RagError):
+    """A path that is not in the documents folder."""
 
 
 class CannotListen(RagError):

@@ -71,6 +71,13 @@ def reconcile(request: Request) -> StreamingResponse:
     return StreamingResponse(_pass(service_of(request).library), media_type="application/x-ndjson")
 
 
+@router.post("/library/compact")
+def compact(request: Request) -> dict[str, bool]:
+    """Rewrite record and indexes, so that nothing deleted is left on the disk."""
+    service_of(request).library.compact()
+    return {"compacted": True}
+
+
 def _pass(library: Library) -> Iterator[str]:
     events: queue.SimpleQueue[dict[str, Any] | None] = queue.SimpleQueue()
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -102,7 +103,7 @@ def write_all(place: Place, generation: str) -> None:
         pytest.param("ingest.lexical_index:LexicalIndex:add", 1, "after", id="after-words"),
         pytest.param("ingest.lexical_index:LexicalIndex:commit", 1, "before", id="before-commit"),
         pytest.param("ingest.lexical_index:LexicalIndex:commit", 1, "after", id="after-commit"),
-        pytest.param("ingest.record:Record:prune_queue", 1, "after", id="after-prune"),
+        pytest.param("ingest.index_feed:IndexFeed:prune_queue", 1, "after", id="after-prune"),
         pytest.param("ingest.record:Record:drop_unused", 1, "after", id="after-drop"),
     ],
 )
@@ -209,6 +210,28 @@ def test_deleted_text_and_vectors_leave_no_byte(place: Place) -> None:
     assert place.lexical(library, "ordinary")
     place.close()
     assert not any(n in p.read_bytes() for p in place.data.rglob("*") if p.is_file() for n in needles)
+
+
+def test_deleted_text_leaves_the_disk_without_being_told(place: Place) -> None:
+    secret = "xylophonistquartermaster"
+    place.write("keep.md", "ordinary words stay")
+    file = place.write("secret.md", f"what the {secret} knows")
+    library = place.open()
+    library.reconcile()
+    assert not library.record.holds_deleted()
+    library.start_watching()
+    file.write_text("nothing of importance")
+    deadline = time.monotonic() + 60
+    noticed = False
+    while library.record.holds_deleted() or not noticed:
+        noticed |= library.record.holds_deleted()
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
+    files = [path for path in place.data.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if secret.encode() in path.read_bytes()]
+    assert place.lexical(library, "ordinary")
+    assert library.check_indexes() is None
 
 
 def draft(text: str) -> ChunkDraft:
