@@ -5,6 +5,7 @@ read, so that a long prompt never freezes the others. Embedding runs between ste
 in the share of time that chat leaves them.
 """
 
+import atexit
 import logging
 import secrets
 import threading
@@ -98,6 +99,7 @@ class Scheduler:
         self._encoder = encoder
         self._tokenizer = tokenizer
         self._queue_limit = queue_limit
+        self._known_tokens = _known_tokens(decoder, tokenizer)
         self._work = threading.Condition()
         self._waiting: deque[_Chat] = deque()
         self._running: list[_Chat] = []
@@ -109,6 +111,8 @@ class Scheduler:
         self._n_prompt_tokens = self._n_completion_tokens = self._n_preempted = 0
         self._thread = threading.Thread(target=self._run, name="quarry-engine", daemon=True)
         self._thread.start()
+        # A thread that outlives the interpreter would keep the models from being freed.
+        atexit.register(self.close)
 
     # Called from any thread.
 
@@ -150,6 +154,8 @@ class Scheduler:
             pending=list(prompt),
             matcher=matcher,
         )
+        if self._known_tokens is not None:
+            chat.sequence.set_mask(self._known_tokens)
         if matcher is not None:
             chat.sequence.set_mask(matcher.mask())
         with self._work:
@@ -194,6 +200,7 @@ class Scheduler:
             self._stopping = True
             self._work.notify()
         self._thread.join()
+        atexit.unregister(self.close)
 
     def _cancel(self, chat: _Chat) -> None:
         with self._work:
@@ -203,14 +210,16 @@ class Scheduler:
     # The thread.
 
     def _run(self) -> None:
-        while self._wait_for_work():
-            self._drop_cancelled()
-            self._admit()
-            batch = self._plan()
-            if batch:
-                self._step(batch)
-            self._embed(busy=bool(batch))
-        self._end_all(EngineClosed("the engine was closed"))
+        try:
+            while self._wait_for_work():
+                self._drop_cancelled()
+                self._admit()
+                batch = self._plan()
+                if batch:
+                    self._step(batch)
+                self._embed(busy=bool(batch))
+        finally:  # whatever happened: nobody waits for a thread that is gone
+            self._end_all(EngineClosed("the engine was closed"))
 
     def _wait_for_work(self) -> bool:
         with self._work:
@@ -342,7 +351,10 @@ class Scheduler:
             data = self._tokenizer.token_bytes(token_id)
             return data.decode("utf-8", "replace"), data
 
-        top = tuple((*name(token_id), logprob) for token_id, logprob in sampled.top_logprobs)
+        n_known = self._tokenizer.vocab_size
+        top = tuple(
+            (*name(token_id), logprob) for token_id, logprob in sampled.top_logprobs if token_id < n_known
+        )
         return TokenLogprob(*name(sampled.id), sampled.logprob, top)
 
     def _end(self, chat: _Chat, reason: FinishReason) -> None:
@@ -352,7 +364,7 @@ class Scheduler:
 
     def _finish(self, chat: _Chat, reason: FinishReason) -> None:
         chat.sequence.release()
-        chat.generation.put(Delta(chat.text.finish(), finish_reason=reason))
+        chat.generation.put(Delta(chat.text.finish(is_cut=reason != "stop"), finish_reason=reason))
 
     def _fail(self, chat: _Chat, error: EngineError) -> None:
         with self._work:
@@ -391,6 +403,7 @@ class Scheduler:
 
     def _end_all(self, error: EngineError) -> None:
         with self._work:
+            self._stopping = True
             chats = [*self._running, *self._waiting]
             embeddings = [*self._queries, *self._documents]
             for queue in (self._running, self._waiting, self._queries, self._documents):
@@ -400,3 +413,12 @@ class Scheduler:
         for chat in chats:
             chat.sequence.release()
             chat.generation.put(error)
+
+
+def _known_tokens(decoder: _native.Decoder | None, tokenizer: Tokenizer | None) -> NDArray[np.uint32] | None:
+    """Return the mask of tokens that have a text, None where all have: matrices may be padded with rows."""
+    if decoder is None or tokenizer is None or decoder.vocab_size == tokenizer.vocab_size:
+        return None
+    bits = np.zeros(-(-decoder.vocab_size // 32) * 32, np.uint8)
+    bits[: tokenizer.vocab_size] = 1
+    return np.packbits(bits, bitorder="little").view("<u4").astype(np.uint32)

@@ -17,9 +17,13 @@ class StopText:
         """Add a token; return the text that is safe to show. Sets `stopped` at a stop string."""
         return self._release(self._decoder.push(token_id), last=False)
 
-    def finish(self) -> str:
-        """End the completion; return what was held back."""
-        return self._release(self._decoder.flush(), last=True)
+    def finish(self, *, is_cut: bool) -> str:
+        """End the completion; return what was held back.
+
+        `is_cut`: the model had more to say, so the bytes of a character that is not whole yet are dropped;
+        where it ended by itself they show as U+FFFD.
+        """
+        return self._release("" if is_cut else self._decoder.flush(), last=True)
 
     def _release(self, text: str, *, last: bool) -> str:
         if self.stopped:
