@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import threading
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -16,16 +14,16 @@ from ingest.errors import (
     EmbedderMismatch,
     IndexDamaged,
     LibraryClosed,
-    LibraryLocked,
     RecordError,
-    StorageFull,
 )
 from ingest.index_sync import IndexSync
+from ingest.ownership import acquire
 from ingest.partition.partitioner import Partitioner
 from ingest.pipeline import IngestProgress, IngestReport, Pipeline
 from ingest.reconciler import Scan, collection_of, compare, scan, settles_in
 from ingest.record import Record
 from ingest.reembed import reembed
+from ingest.status import LibraryStatus
 from ingest.values import Chunk, ChunkDraft, CollectionInfo, DocumentInfo, FileFacts, Hit, NewVersion
 from ingest.watcher import Watcher
 
@@ -53,30 +51,6 @@ _RESTING = 5
 # Compaction by itself rests so many times as long as it took: a large library spends 2 % of its time on it.
 _COMPACTION_SHARE = 50
 _COMPACTION_RETRY_SECONDS = 600
-
-
-@dataclass(frozen=True, slots=True)
-class LibraryStatus:
-    """What the library holds and how it is.
-
-    indexes_ready: Chroma and tantivy are open and audited; embedder_changed: dense search waits for
-    re-embedding; protections: what confines the reading of documents, by name, empty before the first one;
-    skipped: links and special files in the folder; unreadable: folders and why.
-    """
-
-    n_documents: int
-    n_chunks: int
-    n_failed: int
-    n_quarantined: int
-    n_waiting: int
-    indexes_ready: bool
-    index_error: str | None
-    n_index_rebuilds: int
-    embedder_changed: bool
-    progress: IngestProgress | None
-    protections: dict[str, bool]
-    skipped: tuple[str, ...]
-    unreadable: dict[str, str]
 
 
 class Library:
@@ -144,7 +118,7 @@ class Library:
         settle_seconds: how long a file must rest before it is read.
         Raises LibraryLocked when another process owns `data_dir`; RecordError.
         """
-        lock = _acquire(data_dir)
+        lock = acquire(data_dir)
         record: Record | None = None
         try:
             record = Record.open(data_dir / RECORD_NAME)
@@ -260,7 +234,7 @@ class Library:
         report, unsettled = self._pass(on_progress)
         if unsettled is not None and not self._stopping.wait(unsettled):
             again, _ = self._pass(on_progress)
-            _merge(report, again)
+            report.merge(again)
         return report
 
     def start_watching(self) -> None:
@@ -431,39 +405,3 @@ class Library:
             self._index.close()
             self.record.close()
             os.close(self._lock)
-
-
-def _acquire(data_dir: Path) -> int:
-    """Create the data folder and lock it for this process; the kernel unlocks it when the process ends."""
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise StorageFull(f"the data folder {data_dir} cannot be used: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        owner = os.read(lock, 32).decode("ascii", "replace").strip()
-        os.close(lock)
-        raise LibraryLocked(
-            f"the data folder {data_dir} is in use by process {owner or 'unknown'};"
-            " stop it, or set QUARRY_DATA_DIR to another folder"
-        ) from None
-    except OSError as error:
-        os.close(lock)
-        raise RecordError(f"the data folder {data_dir} cannot be locked: {error.strerror}") from error
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
-    return lock
-
-
-def _merge(report: IngestReport, again: IngestReport) -> None:
-    """Add a second pass of the same call to the first's report."""
-    report.added += again.added
-    report.changed += again.changed
-    report.moved += again.moved
-    report.removed += again.removed
-    report.n_chunks_embedded += again.n_chunks_embedded
-    report.n_chunks_reused += again.n_chunks_reused
-    report.failed += [failure for failure in again.failed if failure not in report.failed]
-    report.waiting = again.waiting

@@ -76,6 +76,17 @@ class IngestReport:
         """Tell whether the folder was not as the record had it."""
         return bool(self.added or self.changed or self.moved or self.removed or self.waiting)
 
+    def merge(self, again: IngestReport) -> None:
+        """Add a second pass of the same call."""
+        self.added += again.added
+        self.changed += again.changed
+        self.moved += again.moved
+        self.removed += again.removed
+        self.n_chunks_embedded += again.n_chunks_embedded
+        self.n_chunks_reused += again.n_chunks_reused
+        self.failed += [failure for failure in again.failed if failure not in self.failed]
+        self.waiting = again.waiting
+
 
 @dataclass(frozen=True, slots=True)
 class _Unchanged:
