@@ -60,7 +60,12 @@ def test_ranges_are_checked(make: Callable[[], GenerationParams], message: str) 
 
 def test_a_reader_in_a_thread_gets_pieces_in_order() -> None:
     generation = Generation(3, Recorder())
-    writer = threading.Thread(target=lambda: [generation.put(d) for d in (Delta("a"), Delta("b"), LAST)])
+
+    def write() -> None:
+        for delta in (Delta("a"), Delta("b"), LAST):
+            generation.put(delta)
+
+    writer = threading.Thread(target=write)
     writer.start()
     assert [delta.text for delta in generation] == ["a", "b", "!"]
     writer.join()
