@@ -39,20 +39,33 @@ class ChatModel:
         """Count the tokens of plain text, without special ones."""
         return len(self._tokenizer.encode(text, add_special=False))
 
-    def render(self, messages: Sequence[Mapping[str, Any]]) -> str:
+    @property
+    def knows_tools(self) -> bool:
+        """Say whether the model's template tells of tools, calls and results."""
+        return "tools" in self._template.source
+
+    def render(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> str:
         """Write a conversation as the model's template has it, up to where the answer begins.
+
+        `tools`: function tools as OpenAI writes them, for a template that knows them.
 
         Raises: TemplateError.
         """
-        return self._template.render(messages, add_generation_prompt=True)
+        return self._template.render(
+            messages, add_generation_prompt=True, tools=list(tools) if tools else None
+        )
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Cut text into ids, nothing added; `special` recognises control tokens in it."""
         return self._tokenizer.encode(text, add_special=False, parse_special=special)
 
-    def prompt_tokens(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
         """Render and cut a conversation. Raises: TemplateError."""
-        return self._tokenizer.encode(self.render(messages), parse_special=True)
+        return self._tokenizer.encode(self.render(messages, tools=tools), parse_special=True)
 
     def generate(self, prompt: Sequence[int], params: GenerationParams) -> Generation:
         """Begin to continue `prompt`.

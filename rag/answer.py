@@ -13,12 +13,14 @@ from engine.errors import ContextTooLong, EngineClosed
 from rag.citations import CitationFilter, Source, annotations, footer, supporting
 from rag.errors import InvalidRequest, NotReady
 from rag.extract import extract
+from rag.forms import Form, instruct
 from rag.language import is_chinese
 from rag.models import Target
 from rag.ports import ChatModel, Engine, Message
 from rag.prompt import pack
 from rag.query import Conversation, read_conversation, search_query
-from rag.retriever import Retriever
+from rag.retriever import Passage, Retriever
+from rag.tools import ToolCall, Tools, flatten, may_be_call
 
 _NOTHING_FOUND = {
     "en": "The documents do not say anything about this.",
@@ -28,6 +30,7 @@ _NO_DOCUMENTS = {
     "en": "There are no documents to answer from yet: put some into the documents folder.",
     "zh": "还没有可供查询的文档：请先把文档放进文档文件夹。",
 }
+_FORMED_TOKENS = 1024
 _LOOP_LENGTH = 32
 _LOOP_CHARACTERS = 8
 _TITLE_WORDS = 5
@@ -39,13 +42,16 @@ _SUMMARY_TURNS = 6
 class Ask:
     """A conversation, what it is for, and how to draw the answer.
 
-    params.max_tokens None: as many as `answer_tokens` and the context allow.
+    params.max_tokens None: as many as `answer_tokens` and the context allow. With a form or a tool the text
+    is JSON and nothing else: no marks, no list of sources.
     """
 
     target: Target
     messages: Sequence[Message]
     params: GenerationParams
     with_footer: bool = True
+    form: Form | None = None
+    tools: Tools | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,13 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Called:
+    """The model calls tools of the client."""
+
+    calls: tuple[ToolCall, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class End:
     """The answer is complete."""
 
@@ -93,20 +106,30 @@ class End:
     annotations: tuple[dict[str, Any], ...] = ()
 
 
-Event = Retrieved | Started | Text | End
+Event = Retrieved | Started | Text | Called | End
 
 
 async def answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
     """Yield Retrieved (where documents are asked), Started (where a model writes), Text…, End.
 
-    Closing the iterator cancels the generation. Raises: what the engine and the library raise.
+    Called stands in the place of Text where the model calls tools. Closing the iterator cancels the
+    generation. Raises: what the engine and the library raise.
     """
-    conversation = read_conversation(ask.messages)
+    events = _answer(ask, parts) if ask.tools is None else _with_tools(ask, ask.tools, parts)
+    async with aclosing(events):
+        async for event in events:
+            yield event
+
+
+async def _answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
+    conversation = read_conversation(flatten(ask.messages))
     chat = parts.engine.chat
-    if ask.target.kind == "documents" and conversation.task == "question":
+    has_question = conversation.task == "question" and ask.messages[-1]["role"] != "tool"
+    if ask.target.kind == "documents" and has_question:
         events = _from_documents(ask, conversation, parts)
     elif chat is not None:
-        plain = [*conversation.history, _last(ask, conversation)] if ask.target.kind == "documents" else None
+        is_own = ask.target.kind == "documents" and conversation.task != "question"
+        plain = [*conversation.history, _last(ask, conversation)] if is_own else None
         events = _from_model(ask, plain or list(ask.messages), chat, parts)
     else:
         events = _without_model(conversation)
@@ -120,7 +143,12 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
     search = partial(parts.retriever.search, query, collections=ask.target.collections)
     passages = await to_thread.run_sync(search)
     chat = parts.engine.chat
+    if ask.form is not None and chat is not None:
+        async for event in _formed(ask, ask.form, conversation, passages, parts):
+            yield event
+        return
     if chat is None or not passages:
+        _check_words(ask)
         sources = tuple(Source(n, passage, passage.text) for n, passage in enumerate(passages, 1))
         yield Retrieved(query, sources)
         async for event in _quoted(ask, conversation, sources, parts):
@@ -191,6 +219,76 @@ async def _quoted(
     yield End("stop", 0, 0, sources, cited, tuple(marks))
 
 
+async def _formed(
+    ask: Ask, form: Form, conversation: Conversation, passages: list[Passage], parts: Parts
+) -> AsyncGenerator[Event, None]:
+    """Answer in the client's form, from the passages where there are any, else from the conversation."""
+    chat = parts.engine.chat
+    assert chat is not None  # noqa: S101 (the caller has looked)
+    if not passages:
+        yield Retrieved(search_query(conversation), ())
+        async for event in _from_model(ask, list(ask.messages), chat, parts):
+            yield event
+        return
+    room, params = _budget(ask, chat, parts)
+    prompt = await to_thread.run_sync(
+        partial(
+            pack,
+            conversation,
+            passages,
+            chat=chat,
+            context_tokens=parts.context_tokens,
+            room=room,
+            instruction=form.instruction,
+        )
+    )
+    yield Retrieved(search_query(conversation), prompt.sources)
+    async with aclosing(_generate(chat, prompt.token_ids, params)) as pieces:
+        async for piece in pieces:
+            yield replace(piece, sources=prompt.sources) if isinstance(piece, End) else piece
+
+
+async def _with_tools(ask: Ask, tools: Tools, parts: Parts) -> AsyncGenerator[Event, None]:
+    """Let the model call a tool. Where it may and does not, documents are asked as without tools."""
+    chat = parts.engine.chat
+    if chat is None:
+        raise NotReady("tools need a chat model: set QUARRY_CHAT_MODEL")
+    written, is_prose = "", False
+    deltas: list[Delta] = []
+    asks_documents = ask.target.kind == "documents" and ask.messages[-1]["role"] != "tool"
+    end = None
+    calling = (
+        ask if tools.grammar is None else replace(ask, params=replace(ask.params, grammar=tools.grammar))
+    )
+    async with aclosing(_from_model(calling, list(ask.messages), chat, parts)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, End):
+                end = piece
+            elif is_prose:
+                yield piece
+            elif isinstance(piece, Text):
+                written += piece.text
+                deltas += piece.deltas
+                is_prose = tools.grammar is None and not may_be_call(written)
+                if is_prose and asks_documents:
+                    break
+                if is_prose:
+                    yield Text(written, tuple(deltas))
+    calls = () if is_prose else tools.calls_in(written)
+    if calls and end is not None:
+        yield Called(calls)
+        yield replace(end, finish_reason="stop" if tools.is_named else "tool_calls")
+    elif asks_documents and tools.grammar is None:
+        async with aclosing(_answer(replace(ask, tools=None), parts)) as events:
+            async for event in events:
+                yield event
+    else:
+        assert end is not None  # noqa: S101 (_from_model ends with it, or raises)
+        if not is_prose:
+            yield Text(written, tuple(deltas))
+        yield end
+
+
 async def _extract(conversation: Conversation, sources: tuple[Source, ...], parts: Parts) -> str:
     question = search_query(conversation)
     return await to_thread.run_sync(partial(extract, question, sources, embedder=parts.retriever.embedder))
@@ -199,13 +297,13 @@ async def _extract(conversation: Conversation, sources: tuple[Source, ...], part
 async def _from_model(
     ask: Ask, messages: list[Message], chat: ChatModel, parts: Parts
 ) -> AsyncGenerator[Event, None]:
-    token_ids = await to_thread.run_sync(chat.prompt_tokens, messages)
+    token_ids = await to_thread.run_sync(_prompt, ask, messages, chat)
     left = chat.context_length - len(token_ids)
     if left < 1:
         raise ContextTooLong(
             f"the messages have {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
         )
-    params = replace(ask.params, max_tokens=min(ask.params.max_tokens or parts.answer_tokens, left))
+    params = replace(ask.params, max_tokens=min(_wanted(ask, parts), left))
     async with aclosing(_generate(chat, token_ids, params)) as pieces:
         async for piece in pieces:
             yield piece
@@ -245,12 +343,34 @@ async def _without_model(conversation: Conversation) -> AsyncGenerator[Event, No
     yield End("stop", 0, 0)
 
 
+def _prompt(ask: Ask, messages: list[Message], chat: ChatModel) -> list[int]:
+    if ask.form is not None:
+        messages = [*instruct(messages, ask.form.instruction)]
+    if ask.tools is not None and chat.knows_tools:
+        return chat.prompt_tokens(messages, tools=ask.tools.specs)
+    if ask.tools is not None:
+        return chat.prompt_tokens(ask.tools.tell(messages))
+    return chat.prompt_tokens(messages if chat.knows_tools else flatten(messages))
+
+
+def _wanted(ask: Ask, parts: Parts) -> int:
+    """Tell how long the answer may be; one cut in the middle of its form is of no use."""
+    is_formed = ask.form is not None or ask.tools is not None
+    usual = max(parts.answer_tokens, _FORMED_TOKENS) if is_formed else parts.answer_tokens
+    return ask.params.max_tokens or usual
+
+
+def _check_words(ask: Ask) -> None:
+    if ask.form is not None:
+        raise NotReady("response_format needs a chat model: set QUARRY_CHAT_MODEL")
+
+
 def _last(ask: Ask, conversation: Conversation) -> Message:
     return {"role": ask.messages[-1]["role"], "content": conversation.question}
 
 
 def _budget(ask: Ask, chat: ChatModel, parts: Parts) -> tuple[int, GenerationParams]:
     """Share the context between prompt and answer; at most a quarter of it is kept for the answer."""
-    wanted = ask.params.max_tokens or parts.answer_tokens
+    wanted = _wanted(ask, parts)
     reserved = min(wanted, chat.context_length // 4)
     return chat.context_length - reserved, replace(ask.params, max_tokens=reserved)

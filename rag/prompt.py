@@ -1,7 +1,8 @@
 """Pack passages and history into a prompt, to an exact token budget."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from engine.errors import ContextTooLong
@@ -22,6 +23,10 @@ _RULES = {
         "只根据编号的资料回答问题，不要使用其他知识。每个事实后面注明资料的编号，例如 [1]。"
         "资料里没有答案时，就说文档中没有提到。请用中文回答。"
     ),
+}
+_FORMED = {
+    "en": "Use the numbered sources and nothing else.",
+    "zh": "只使用编号的资料。",
 }
 _QUESTION = {
     "en": "Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer briefly.",
@@ -45,22 +50,25 @@ def pack(
     chat: ChatModel,
     context_tokens: int,
     room: int,
+    instruction: str = "",
 ) -> Prompt:
     """Fit the best passages and the latest history into `room` tokens, `context_tokens` of them passages.
 
+    `instruction` takes the place of the rules about citing, for answers that are no prose.
     The question always stays; passages go before history. Raises: ContextTooLong, where not even the question
     and the rules fit.
     """
-    bare = _messages(conversation, (), history=())
+    write = partial(_messages, conversation, instruction)
+    bare = write((), history=())
     least = len(chat.prompt_tokens(bare))
     if least > room:
         raise ContextTooLong(
             f"the question and its instructions have {least} tokens; {chat.name} has room for {room}"
         )
-    sources = _fit_passages(conversation, passages, chat, min(room, least + context_tokens))
+    sources = _fit_passages(write, passages, chat, min(room, least + context_tokens))
     history = list(conversation.history)
     while True:
-        token_ids = chat.prompt_tokens(_messages(conversation, sources, history=history))
+        token_ids = chat.prompt_tokens(write(sources, history=history))
         if len(token_ids) <= room:
             return Prompt(token_ids, sources)
         if not history:  # cannot be: the passages were fitted without it
@@ -69,19 +77,19 @@ def pack(
 
 
 def _fit_passages(
-    conversation: Conversation, passages: Sequence[Passage], chat: ChatModel, limit: int
+    write: Callable[..., list[dict[str, Any]]], passages: Sequence[Passage], chat: ChatModel, limit: int
 ) -> tuple[Source, ...]:
     fitted: tuple[Source, ...] = ()
     for passage in passages:
         text = _disarm(passage.text, chat)
         added = (*fitted, Source(len(fitted) + 1, passage, text))
-        spare = limit - len(chat.prompt_tokens(_messages(conversation, added, history=())))
+        spare = limit - len(chat.prompt_tokens(write(added, history=())))
         if spare < 0:
             # The first passage is cut rather than left out; later ones make way for shorter ones after them.
             if fitted:
                 continue
             added = (Source(1, passage, _cut(text, chat, -spare)),)
-            while len(chat.prompt_tokens(_messages(conversation, added, history=()))) > limit:
+            while len(chat.prompt_tokens(write(added, history=()))) > limit:
                 shorter = added[0].prompt_text[: len(added[0].prompt_text) * 3 // 4]
                 if not shorter:
                     return ()
@@ -91,13 +99,18 @@ def _fit_passages(
 
 
 def _messages(
-    conversation: Conversation, sources: Sequence[Source], *, history: Sequence[dict[str, Any]]
+    conversation: Conversation,
+    instruction: str,
+    sources: Sequence[Source],
+    *,
+    history: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     language = "zh" if is_chinese(conversation.question) else "en"
+    rules = f"{_FORMED[language]} {instruction}" if instruction else _RULES[language]
     system = [m["content"] for m in history if m["role"] == "system"]
     listing = "\n\n".join(f"[{s.number}] {_heading(s.passage)}\n{s.prompt_text}" for s in sources)
     return [
-        {"role": "system", "content": "\n\n".join((_RULES[language], *system))},
+        {"role": "system", "content": "\n\n".join((rules, *system))},
         *({"role": m["role"], "content": m["content"]} for m in history if m["role"] != "system"),
         {
             "role": "user",

@@ -3,12 +3,13 @@
 Unknown fields are ignored, as clients send many. What means something and is not supported is refused.
 """
 
+import json
 import time
 from typing import Annotated, Any, Literal
 
-from engine.chat_model import Delta, GenerationParams
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
 
+from engine.chat_model import Delta, GenerationParams
 from rag.citations import Source
 from rag.errors import InvalidRequest, UnsupportedParameter
 
@@ -23,6 +24,7 @@ def _encodable(text: str) -> str:
 
 
 String = Annotated[StrictStr, AfterValidator(_encodable)]
+MOST_CHOICES = 8
 Number = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -37,11 +39,29 @@ class ContentPart(_Body):
     text: String | None = None
 
 
+class CalledFunction(_Body):
+    """The function of an earlier call; `arguments` is JSON as the client kept it."""
+
+    name: String
+    arguments: String
+
+
+class MessageToolCall(_Body):
+    """A call that an earlier answer made."""
+
+    id: String
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
 class ChatMessage(_Body):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: String | list[ContentPart] | None = None
+    tool_calls: list[MessageToolCall] | None = None
+    tool_call_id: String | None = None
+    name: String | None = None
 
 
 class StreamOptions(_Body):
@@ -72,6 +92,10 @@ class ChatRequest(_Body):
     logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(None, max_length=1024)
     logprobs: StrictBool | None = False
     top_logprobs: StrictInt | None = Field(None, ge=0, le=20)
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: String | dict[str, Any] | None = None
+    parallel_tool_calls: StrictBool | None = True
     sources_footer: StrictBool | None = None
 
 
@@ -100,28 +124,16 @@ def check_supported(body: ChatRequest) -> None:
     for name, harmless in _UNSUPPORTED.items():
         if extra.get(name) not in harmless:
             raise UnsupportedParameter(f"{name} is not supported here", param=name)
-    if extra.get("tools") and extra.get("tool_choice") != "none":
-        raise UnsupportedParameter(
-            "tools are not supported here: no tool would ever be called", param="tools"
-        )
-    if (chosen := extra.get("tool_choice")) not in (None, "none", "auto"):
-        raise UnsupportedParameter(f"tool_choice {str(chosen)[:60]!r} is not supported", param="tool_choice")
-    form = extra.get("response_format")
-    kind = form.get("type") if isinstance(form, dict) else form
-    if kind not in (None, "text"):
-        raise UnsupportedParameter(
-            f"response_format {str(kind)[:60]!r} is not supported here: only text is", param="response_format"
-        )
-    if (body.n or 1) > 1:
-        raise UnsupportedParameter(f"n={body.n} is not supported here: only one answer is", param="n")
+    if (body.n or 1) > MOST_CHOICES:
+        raise UnsupportedParameter(f"n={body.n} is not supported here: at most {MOST_CHOICES} is", param="n")
 
 
 def plain_messages(body: ChatRequest) -> list[dict[str, Any]]:
-    """Give role and text of each message. Raises: UnsupportedParameter for images, sound, files, tools."""
+    """Give role, text and calls of each message. Raises: UnsupportedParameter for images, sound, files."""
     plain = []
     for index, message in enumerate(body.messages):
         param = f"messages.{index}"
-        if message.role in ("tool", "function"):
+        if message.role == "function":
             raise UnsupportedParameter(f"{param}: role {message.role} is not supported here", param=param)
         content = message.content if isinstance(message.content, str) else ""
         for part in message.content if isinstance(message.content, list) else ():
@@ -131,8 +143,27 @@ def plain_messages(body: ChatRequest) -> list[dict[str, Any]]:
                     param=param,
                 )
             content += part.text or ""
-        plain.append({"role": "system" if message.role == "developer" else message.role, "content": content})
+        role = "system" if message.role == "developer" else message.role
+        plain.append({"role": role, "content": content, **_calls_and_results(message, param)})
     return plain
+
+
+def _calls_and_results(message: ChatMessage, param: str) -> dict[str, Any]:
+    if message.role == "tool":
+        return {"tool_call_id": message.tool_call_id or "", "name": message.name or ""}
+    if message.role != "assistant" or not message.tool_calls:
+        return {}
+    calls = []
+    for call in message.tool_calls:
+        try:
+            arguments = json.loads(call.function.arguments or "{}")
+        except (ValueError, RecursionError) as error:
+            raise InvalidRequest(
+                f"{param}: the arguments of call {call.id[:60]!r} are no JSON", param=param
+            ) from error
+        function = {"name": call.function.name, "arguments": arguments}
+        calls.append({"id": call.id, "type": "function", "function": function})
+    return {"tool_calls": calls}
 
 
 def generation_params(body: ChatRequest, *, temperature: float) -> GenerationParams:

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -13,11 +13,14 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from rag import sse, wire
-from rag.answer import Ask, End, Event, Retrieved, Text, answer
+from rag.answer import Ask, Called, End, Event, Retrieved, Text
+from rag.choices import Numbered, answer_all, leave_all
 from rag.citations import Source
 from rag.errors import to_api_error
+from rag.forms import read_response_format
 from rag.models import resolve_chat
 from rag.service import Service, service_of, unless_gone
+from rag.tools import read_tools
 
 if TYPE_CHECKING:
     from engine.chat_model import Delta
@@ -39,13 +42,14 @@ async def create_chat_completion(body: wire.ChatRequest, request: Request) -> Re
     """Answer a conversation, streamed or whole."""
     service = service_of(request)
     ask = await to_thread.run_sync(_read, body, service)
-    leave = service.admission.enter()
+    n = body.n or 1
+    leave = leave_all(service.admission, n)
     streaming = False
     try:
         completion = Completion(model=body.model, with_logprobs=bool(body.logprobs))
-        events = sse.Patient(_events(ask, service))
+        events = sse.Patient(_events(ask, n, service))
         if not body.stream:
-            return await unless_gone(request, _whole(completion, events))
+            return await unless_gone(request, _whole(completion, events, n))
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
         first = await unless_gone(request, _first(events))
         stream = _stream(completion, events, first, include_usage=include_usage, leave=leave)
@@ -75,9 +79,11 @@ class Completion:
         }
         return sse.event({**head, "choices": choices, **extra})
 
-    def delta(self, delta: dict[str, Any], **extra: Any) -> bytes:
-        """Encode a chunk that goes on with the only choice."""
-        return self.chunk([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": None, **extra}])
+    def delta(self, delta: dict[str, Any], *, index: int = 0, **extra: Any) -> bytes:
+        """Encode a chunk that goes on with a choice."""
+        return self.chunk(
+            [{"index": index, "delta": delta, "logprobs": None, "finish_reason": None, **extra}]
+        )
 
 
 def _read(body: wire.ChatRequest, service: Service) -> Ask:
@@ -91,12 +97,16 @@ def _read(body: wire.ChatRequest, service: Service) -> Ask:
     )
     params = wire.generation_params(body, temperature=_TEMPERATURES[target.kind])
     footer = service.settings.sources_footer if body.sources_footer is None else body.sources_footer
-    return Ask(target, messages, params, with_footer=footer)
+    tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls is not False)
+    form = read_response_format(body.response_format)
+    if form is not None:
+        params = replace(params, grammar=form.grammar)
+    return Ask(target, messages, params, with_footer=footer, form=form, tools=tools)
 
 
-async def _events(ask: Ask, service: Service) -> AsyncGenerator[Event, None]:
-    async with aclosing(answer(ask, service.parts)) as events:
-        async for event in events:
+async def _events(ask: Ask, n: int, service: Service) -> AsyncGenerator[Numbered, None]:
+    async with aclosing(answer_all(ask, n, service.parts)) as events:
+        async for index, event in events:
             if isinstance(event, End):
                 log.info(
                     "answered",
@@ -106,16 +116,16 @@ async def _events(ask: Ask, service: Service) -> AsyncGenerator[Event, None]:
                     completion_tokens=event.n_completion_tokens,
                     finish_reason=event.finish_reason,
                 )
-            yield event
+            yield index, event
 
 
-async def _first(events: sse.Patient[Event]) -> list[Event]:
+async def _first(events: sse.Patient[Numbered]) -> list[Numbered]:
     """Wait a moment for the search and the admission, whose errors deserve an HTTP status."""
-    first: list[Event] = []
+    first: list[Numbered] = []
     try:
         while item := await events.next(within=_HEADERS_AFTER_S):
             first.append(item[0])
-            if not isinstance(item[0], Retrieved):
+            if not isinstance(item[0][1], Retrieved):
                 break
     except TimeoutError:
         pass
@@ -125,60 +135,84 @@ async def _first(events: sse.Patient[Event]) -> list[Event]:
     return first
 
 
-async def _whole(completion: Completion, events: sse.Patient[Event]) -> Response:
-    """Collect the answer into one body."""
-    text = ""
-    deltas: list[Delta] = []
+@dataclass(slots=True)
+class _Choice:
+    """One answer as it is collected."""
+
+    text: str = ""
+    deltas: list["Delta"] = field(default_factory=list)
+    calls: list[dict[str, Any]] = field(default_factory=list)
+    end: End | None = None
+
+    def take(self, event: Event) -> None:
+        """Add what came."""
+        if isinstance(event, Text):
+            self.text += event.text
+            self.deltas += event.deltas
+        elif isinstance(event, Called):
+            self.calls = [call.as_json() for call in event.calls]
+        elif isinstance(event, End):
+            self.end = event
+
+    def as_json(self, index: int, *, with_logprobs: bool) -> dict[str, Any]:
+        """Give the choice as the body holds it."""
+        assert self.end is not None  # noqa: S101 (an answer ends with it, or raises)
+        content = self.text if self.text or not self.calls else None
+        message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self.calls:
+            message["tool_calls"] = self.calls
+        if self.end.annotations:
+            message["annotations"] = list(self.end.annotations)
+        if listing := wire.sources_json(self.end.sources, self.end.cited):
+            message["sources"] = listing
+        return {
+            "index": index,
+            "message": message,
+            "logprobs": wire.logprobs(self.deltas) if with_logprobs else None,
+            "finish_reason": self.end.finish_reason,
+        }
+
+
+async def _whole(completion: Completion, events: sse.Patient[Numbered], n: int) -> Response:
+    """Collect the answers into one body."""
+    choices = [_Choice() for _ in range(n)]
     sources: tuple[Source, ...] = ()
-    end = None
     async with aclosing(events):
         while item := await events.next(within=float("inf")):
-            event = item[0]
-            if isinstance(event, Text):
-                text += event.text
-                deltas += event.deltas
-            elif isinstance(event, Retrieved):
+            index, event = item[0]
+            choices[index].take(event)
+            if isinstance(event, Retrieved):
                 sources = event.sources
-            elif isinstance(event, End):
-                end = event
-    assert end is not None  # noqa: S101 (an answer ends with it, or raises)
-    message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
-    if end.annotations:
-        message["annotations"] = list(end.annotations)
-    listing = wire.sources_json(end.sources, end.cited)
-    if listing:
-        message["sources"] = listing
-    choice = {
-        "index": 0,
-        "message": message,
-        "logprobs": wire.logprobs(deltas) if completion.with_logprobs else None,
-        "finish_reason": end.finish_reason,
-    }
+    listed = [choice.as_json(i, with_logprobs=completion.with_logprobs) for i, choice in enumerate(choices)]
+    ends = [choice.end for choice in choices if choice.end is not None]
     body = {
         "id": completion.id,
         "object": "chat.completion",
         "created": completion.created,
         "model": completion.model,
-        "choices": [choice],
-        "usage": wire.usage(end.n_prompt_tokens, end.n_completion_tokens),
-        "sources": listing,
+        "choices": listed,
+        "usage": wire.usage(ends[0].n_prompt_tokens, sum(end.n_completion_tokens for end in ends)),
+        "sources": listed[0]["message"].get("sources", []),
     }
     return JSONResponse(body, headers=_header(sources))
 
 
 async def _stream(
     completion: Completion,
-    events: sse.Patient[Event],
-    first: list[Event],
+    events: sse.Patient[Numbered],
+    first: list[Numbered],
     *,
     include_usage: bool,
     leave: Callable[[], None],
 ) -> AsyncGenerator[bytes, None]:
     """Encode the answer as it comes; empty deltas while it does not."""
+    ends: dict[int, End] = {}
+    started: set[int] = set()
     try:
         yield completion.delta({"role": "assistant", "content": ""})
-        for event in first:
-            for data in _encode(completion, event, include_usage=include_usage):
+        started.add(0)
+        for numbered in first:
+            for data in _encode(completion, numbered, started, ends):
                 yield data
         while True:
             try:
@@ -188,8 +222,11 @@ async def _stream(
                 continue
             if item is None:
                 break
-            for data in _encode(completion, item[0], include_usage=include_usage):
+            for data in _encode(completion, item[0], started, ends):
                 yield data
+        if include_usage:
+            n_written = sum(end.n_completion_tokens for end in ends.values())
+            yield completion.chunk([], usage=wire.usage(ends[0].n_prompt_tokens, n_written))
     # The status is out: the reader of the text and the program must both see that this is no whole answer.
     except Exception as error:
         described = to_api_error(error)
@@ -202,27 +239,40 @@ async def _stream(
     yield sse.DONE
 
 
-def _encode(completion: Completion, event: Event, *, include_usage: bool) -> list[bytes]:
-    if isinstance(event, Text):
-        if not event.text and not completion.with_logprobs:
-            return []
+def _encode(
+    completion: Completion, numbered: Numbered, started: set[int], ends: dict[int, End]
+) -> list[bytes]:
+    """Encode an event of a choice; note which choices began and how they ended."""
+    index, event = numbered
+    chunks: list[bytes] = []
+    if index not in started and not isinstance(event, Retrieved):
+        started.add(index)
+        chunks.append(completion.delta({"role": "assistant", "content": ""}, index=index))
+    if isinstance(event, Text) and (event.text or completion.with_logprobs):
         logprobs = wire.logprobs(list(event.deltas)) if completion.with_logprobs and event.deltas else None
-        return [completion.delta({"content": event.text}, logprobs=logprobs)]
-    if not isinstance(event, End):
-        return []
-    delta: dict[str, Any] = {"annotations": list(event.annotations)} if event.annotations else {}
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": event.finish_reason}
-    listing = wire.sources_json(event.sources, event.cited)
-    chunks = [completion.chunk([choice], **({"sources": listing} if listing else {}))]
-    if include_usage:
-        chunks.append(
-            completion.chunk([], usage=wire.usage(event.n_prompt_tokens, event.n_completion_tokens))
-        )
+        chunks.append(completion.delta({"content": event.text}, index=index, logprobs=logprobs))
+    elif isinstance(event, Called):
+        chunks += _encode_calls(completion, index, event)
+    elif isinstance(event, End):
+        ends[index] = event
+        delta: dict[str, Any] = {"annotations": list(event.annotations)} if event.annotations else {}
+        choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": event.finish_reason}
+        listing = wire.sources_json(event.sources, event.cited)
+        chunks.append(completion.chunk([choice], **({"sources": listing} if listing else {})))
     return chunks
 
 
-def _source_headers(first: list[Event]) -> dict[str, str]:
-    return _header(next((event.sources for event in first if isinstance(event, Retrieved)), ()))
+def _encode_calls(completion: Completion, index: int, event: Called) -> list[bytes]:
+    """Encode calls one to a chunk, its id only in the first, as clients that read one at a time want it."""
+    parts: list[dict[str, Any]] = []
+    for place, call in enumerate(event.calls):
+        opening = {**call.as_json(), "function": {"name": call.name, "arguments": ""}}
+        parts += [{"index": place, **opening}, {"index": place, "function": {"arguments": call.arguments}}]
+    return [completion.delta({"tool_calls": [part]}, index=index) for part in parts]
+
+
+def _source_headers(first: list[Numbered]) -> dict[str, str]:
+    return _header(next((event.sources for _, event in first if isinstance(event, Retrieved)), ()))
 
 
 def _header(sources: tuple[Source, ...]) -> dict[str, str]:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
-from engine.chat_model import Delta, GenerationParams, TokenLogprob
 from numpy.typing import NDArray
 
+from engine.chat_model import Delta, GenerationParams, TokenLogprob
 from engine.errors import ContextTooLong
 from ingest.library import LibraryStatus
 from ingest.values import Chunk, CollectionInfo, DocumentInfo, Hit
@@ -80,6 +80,7 @@ class FakeChat:
     """Answers from documents with the first sentence of the first source, other things by repeating them."""
 
     name = "parrot"
+    knows_tools = False
 
     def __init__(self) -> None:
         self.context_length = 2048
@@ -96,7 +97,10 @@ class FakeChat:
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         return self._tokens.encode(text, special=special)
 
-    def prompt_tokens(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+    def prompt_tokens(
+        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+    ) -> list[int]:
+        assert tools is None
         return self.tokenize("".join(f"{m['role']}: {m['content']}<|end|>" for m in messages), special=True)
 
     def generate(self, prompt: Sequence[int], params: GenerationParams) -> FakeGeneration:

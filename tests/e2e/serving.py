@@ -1,0 +1,60 @@
+"""A real service on a real port, with the starter models, for clients that nobody here wrote."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import openai
+import uvicorn
+
+from engine.engine import Engine
+from ingest.library import Library
+from rag.app import create_app
+from rag.settings import Settings
+
+
+@dataclass(frozen=True)
+class Served:
+    """A service that runs, and the folder that it watches."""
+
+    url: str
+    documents: Path
+    engine: Engine
+
+    @property
+    def chat_name(self) -> str:
+        assert self.engine.chat is not None
+        return self.engine.chat.name
+
+    def client(self) -> openai.OpenAI:
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0)
+
+
+@contextmanager
+def serve(folder: Path, settings: Settings, *, chat: Path | None, embedding: Path) -> Iterator[Served]:
+    """Read `folder`/documents and serve it; `settings` without keys."""
+    documents = folder / "documents"
+    documents.mkdir(exist_ok=True)
+    settings = settings.model_copy(update={"documents_dir": documents, "data_dir": folder / "data"})
+    engine = Engine.open(chat_model=chat, embedding_model=embedding, threads=2)
+    assert engine.embedder is not None
+    library = Library.open(
+        folder / "data", documents_dir=documents, embedder=engine.embedder, settle_seconds=0.1
+    )
+    try:
+        library.reconcile()
+        library.start_watching()
+        app = create_app(settings, engine=engine, library=library)
+        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+            thread.start()
+            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", documents, engine)
+            server.should_exit = True
+            thread.join()
+    finally:
+        library.close()
+        engine.close()
