@@ -20,7 +20,7 @@ from ingest.errors import (
     UnreadableFile,
     UnsupportedFormat,
 )
-from ingest.partition.formats import supported
+from ingest.partition.formats import no_reader, supported
 from ingest.reconciler import FoundFile, collection_of, opened
 from ingest.values import ChunkDraft, Element, FileFacts, NewVersion
 
@@ -312,7 +312,7 @@ class Pipeline:
             return _Failed(file, sha256, reason, verdict, seen_before)
 
         if not supported(suffix):
-            return failed(f"no reader for {suffix or 'files without a suffix'}", "final")
+            return failed(no_reader(suffix), "final")
         try:
             with opened(self._root, file.path) as (descriptor, facts, sha256):
                 if old is not None and old.sha256 == sha256 and old.state == "indexed":
@@ -343,7 +343,12 @@ class Pipeline:
 
 
 def title_of(elements: Sequence[Element], path: str) -> str:
-    """Return the first outermost heading near the beginning, else the file's name without its suffix."""
+    """Return the first outermost heading near the beginning, else the file's name without its suffix.
+
+    An archive is called by its own name, not by that of its first member.
+    """
+    if path.lower().endswith(".zip"):
+        return PurePosixPath(path).stem
     for element in elements[:20]:
         if element.level == 0 and len(element.text) <= 200:
             return " ".join(element.text.split())

@@ -11,6 +11,7 @@ from ingest.errors import PartitionError
 from ingest.partition import unstructured_api
 from ingest.partition.decoding import decode
 from ingest.partition.limits import check_archive
+from ingest.partition.xml_text import parse_xml
 
 if TYPE_CHECKING:
     from ingest.partition.limits import Limits
@@ -51,14 +52,11 @@ def _spine(archive: zipfile.ZipFile) -> list[str]:
 
 
 def _xml(archive: zipfile.ZipFile, name: str) -> Any:
-    from lxml import etree  # type: ignore[import-untyped] # it has no stubs
-
     try:
         data = archive.read(name)
     except KeyError as error:
         raise PartitionError(f"{name} is missing: not a complete e-book") from error
-    parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=False, load_dtd=False)
-    return etree.fromstring(data, parser)
+    return parse_xml(data)
 
 
 def _without_declaration(text: str) -> str:

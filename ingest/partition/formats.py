@@ -8,6 +8,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from ingest.errors import LimitExceeded, PartitionError, UnsupportedFormat
+from ingest.partition import source_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +36,44 @@ READERS: dict[str, tuple[str, str]] = {
     ".pptx": ("office", "read_pptx"),
     ".epub": ("ebook", "read_epub"),
     ".pdf": ("pdf", "read_pdf"),
+    ".rst": ("restructured", "read_rst"),
+    ".mhtml": ("mail", "read_web_archive"),
+    ".mht": ("mail", "read_web_archive"),
+    ".msg": ("mail", "read_outlook"),
+    ".xml": ("xml_text", "read_xml"),
+    ".odt": ("xml_text", "read_odt"),
+    ".rtf": ("richtext", "read_rtf"),
+    ".zip": ("archive", "read_zip"),
+    ".jsonlines": ("json_text", "read_json_lines"),
+    ".ndjson": ("json_text", "read_json_lines"),
+    **dict.fromkeys(source_code.SUFFIXES, ("source_code", "read_source")),
 }
+
+# Known, and not read: what helps instead.
+_WAYS_OUT = {
+    ".doc": "an old Word file: save it as .docx",
+    ".ppt": "an old PowerPoint file: save it as .pptx",
+    ".xls": "an old Excel file: save it as .xlsx",
+    ".wps": "a WPS file: save it as .docx",
+    ".et": "a WPS workbook: save it as .xlsx",
+    ".dps": "a WPS presentation: save it as .pptx",
+    ".pages": "a Pages file: export it as .docx or .pdf",
+    **dict.fromkeys(
+        (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".heic"),
+        "a picture: reading its text needs OCR, which this version has not",
+    ),
+    **dict.fromkeys(
+        (".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"),
+        "an archive of a kind that is not opened: unpack it, or pack it as .zip",
+    ),
+}
+
+
+def no_reader(suffix: str) -> str:
+    """Say why files that end in `suffix` are not read, and what helps."""
+    if way_out := _WAYS_OUT.get(suffix.lower()):
+        return way_out
+    return f"no reader for {suffix or 'files without a suffix'}"
 
 
 def supported(suffix: str) -> bool:
@@ -46,7 +84,7 @@ def supported(suffix: str) -> bool:
 def read(file: IO[bytes], suffix: str, limits: Limits) -> list[Element]:
     """Partition an open file; raises PartitionError with a reason for the user."""
     if not supported(suffix):
-        raise UnsupportedFormat(f"no reader for {suffix or 'files without a suffix'}")
+        raise UnsupportedFormat(no_reader(suffix))
     module, function = READERS[suffix.lower()]
     reader: Callable[[IO[bytes], Limits], list[Element]] = getattr(
         importlib.import_module(f"ingest.partition.{module}"), function

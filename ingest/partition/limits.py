@@ -25,6 +25,7 @@ class Limits:
     archive_bytes: int = 512 * MIB
     archive_entries: int = 20_000
     archive_ratio: int = 200
+    archive_depth: int = 2
     nesting: int = 200
 
 

@@ -54,7 +54,7 @@ class Partitioner:
     def partition(self, descriptor: int, *, suffix: str) -> list[Element]:
         """Read the open file; raises PartitionError with a reason, whatever the file does to the child."""
         if not formats.supported(suffix):
-            raise UnsupportedFormat(f"no reader for {suffix or 'files without a suffix'}")
+            raise UnsupportedFormat(formats.no_reader(suffix))
         size = os.fstat(descriptor).st_size
         if size > self.limits.file_bytes:
             raise LimitExceeded(f"is {size} bytes long; the limit is {self.limits.file_bytes}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import IO, TYPE_CHECKING
 
 from ingest.partition import unstructured_api
@@ -24,14 +25,19 @@ def read_markdown(file: IO[bytes], limits: Limits) -> list[Element]:
 
 def read_html(file: IO[bytes], limits: Limits) -> list[Element]:
     """Read HTML; a declared charset counts where the bytes are not UTF-8."""
-    import re
-
     data = file.read(limits.file_bytes)
     declared = re.search(rb"<meta[^>]{0,200}charset=[\"']?([\w-]{1,40})", data[:4096], re.IGNORECASE)
+    return unstructured_api.read_html(
+        html_text(data, declared=declared[1].decode("ascii", "ignore") if declared else None)
+    )
+
+
+def html_text(data: bytes, *, declared: str | None) -> str:
+    """Decode a page by its declared charset, or as any text where that does not fit."""
     text: str | None = None
     if declared is not None:
         try:
-            name = declared[1].decode("ascii").lower()
+            name = declared.lower()
             # GB2312 in a page means whatever Chinese Windows wrote; GB18030 contains it.
             text = data.decode("gb18030" if name in {"gb2312", "gbk"} else name)
         except (LookupError, UnicodeDecodeError):
@@ -39,7 +45,7 @@ def read_html(file: IO[bytes], limits: Limits) -> list[Element]:
     if text is None:
         text = decode(data)
     # An XML declaration with an encoding makes lxml refuse a str.
-    return unstructured_api.read_html(re.sub(r"^\s*<\?xml[^>]{0,400}\?>", "", text.lstrip("\ufeff")))
+    return re.sub(r"^\s*<\?xml[^>]{0,400}\?>", "", text.lstrip("\ufeff"))
 
 
 def _newlines(text: str) -> str:

@@ -1,0 +1,184 @@
+"""The formats beside the everyday ones: Rich Text, OpenDocument, archives, mail of Outlook, code."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from ingest.errors import LimitExceeded, PartitionError, UnsupportedFormat
+from ingest.partition.limits import MIB, Limits
+from ingest.partition.partitioner import Partitioner
+from tests.ingest.test_partition import BOMB, PARAGRAPH, archive, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+TABLE = "| name | days |\n| --- | --- |\n| Ann | 15 |"
+RST = f"""
+========
+Handbook
+========
+
+.. a comment that nobody reads
+
+Leave
+-----
+
+{PARAGRAPH}
+See :ref:`the rules <rules>` and `the page <https://example.com>`_.
+
+.. code-block:: python
+   :linenos:
+
+   def f():
+       return 1
+
+- first
+- second
+  goes on
+
+Like this::
+
+    $ quarry up
+
+====  ====
+name  days
+====  ====
+Ann   15
+====  ====
+
+Travel
+------
+
+.. note:: Mind this.
+
+   Trains first.
+"""
+ODT = (
+    '<office:document-content xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"'
+    ' xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"'
+    ' xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"><office:body><office:text>'
+    '<text:h text:outline-level="1">制度</text:h><text:h text:outline-level="2">假期</text:h>'
+    "<text:p>One<text:s/>two<text:note>left out</text:note> <text:span>three</text:span></text:p>"
+    "<text:list><text:list-item><text:p>first</text:p></text:list-item></text:list>"
+    "<table:table><table:table-row><table:table-cell><text:p>name</text:p></table:table-cell>"
+    "<table:table-cell><text:p>days</text:p></table:table-cell></table:table-row><table:table-row>"
+    "<table:table-cell><text:p>Ann</text:p></table:table-cell><table:table-cell><text:p>15</text:p>"
+    "</table:table-cell></table:table-row></table:table></office:text></office:body></office:document-content>"
+)
+GBK = "".join(f"\\'{byte:02x}" for byte in "年假".encode("gbk"))
+RTF = (
+    r"{\rtf1\ansi\ansicpg1252{\fonttbl{\f0\fcharset0 Arial;}{\f1\fcharset134 SimSun;}}"
+    r"{\*\generator Editor;}{\info{\title hidden}}"
+    rf"\f0 Leave\par Caf\'e9 is closed; \u-28799?\u27441? and {{\f1 {GBK}}}.\par"
+    r" {\b Bold} \{x\}\emdash y.\par}"
+).encode("ascii")
+MHTML = (
+    "MIME-Version: 1.0\nContent-Type: multipart/related; boundary=b\n\n--b\n"
+    "Content-Type: text/html; charset=gbk\nContent-Transfer-Encoding: 8bit\n\n"
+    f"<html><body><h1>制度</h1><p>{PARAGRAPH}</p></body></html>\n--b\nContent-Type: image/png\n\nxx\n--b--\n"
+).encode("gbk")
+CODE = "import os\nimport sys\n\n\ndef f():\n    a = 1\n\n    return a\n\n\nclass A:\n    x = 1\n"
+XML = (
+    '<a xmlns="u:x" kind="k"><item id="1"><name>张三</name><days>15</days></item>'
+    "<p>Some <b>bold</b> words.</p></a>"
+)
+
+
+@pytest.fixture(scope="module")
+def partitioner() -> Iterator[Partitioner]:
+    with Partitioner() as partitioner:
+        yield partitioner
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        pytest.param(
+            "a.rst", RST.encode(),
+            [
+                "Handbook|0", "Leave|1", f"{PARAGRAPH} See the rules and the page.", "def f():\n    return 1",
+                "first", "second goes on", "Like this:", "$ quarry up", TABLE, "Travel|1", "Trains first.",
+            ], id="rst",
+        ),
+        pytest.param(
+            "a.odt", archive({"content.xml": ODT}),
+            ["制度|0", "假期|1", "One two three", "first", TABLE], id="odt",
+        ),
+        pytest.param(
+            "a.rtf", RTF, ["Leave|0", "Café is closed; 辁欱 and 年假.", "Bold {x}—y."], id="rtf",
+        ),
+        pytest.param("a.mhtml", MHTML, ["制度|0", PARAGRAPH], id="mhtml"),
+        pytest.param(
+            "a.xml", XML.encode(),
+            ["a.kind: k", "item.id: 1\nitem.name: 张三\nitem.days: 15", "p: Some bold words."], id="xml",
+        ),
+        pytest.param(
+            "a.py", CODE.encode(),
+            ["import os\nimport sys", "def f():\n    a = 1\n\n    return a",
+             "class A:\n    x = 1"], id="code",
+        ),
+        pytest.param(
+            "a.zip",
+            archive({
+                "in/a.md": "# T\n\nSome words here.", "__MACOSX/x.md": "no",
+                "b.zip": archive({"c.txt": PARAGRAPH}),
+                "d.doc": b"xx",
+            }),
+            [
+                "in/a.md|0", "T|1", "Some words here.", "b.zip|0", "c.txt|1", PARAGRAPH,
+                "Files in this archive that cannot be read|0", "d.doc: an old Word file: save it as .docx",
+            ], id="zip",
+        ),
+    ],
+)  # fmt: skip
+def test_format_is_read(
+    partitioner: Partitioner, tmp_path: Path, name: str, content: bytes, expected: list[str]
+) -> None:
+    elements = read(partitioner, tmp_path / name, content)
+    assert [e.text if e.level is None else f"{e.text}|{e.level}" for e in elements] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "reason"),
+    [
+        pytest.param("a.doc", b"x", UnsupportedFormat, "save it as .docx", id="doc"),
+        pytest.param("a.ppt", b"x", UnsupportedFormat, "save it as .pptx", id="ppt"),
+        pytest.param("a.png", b"x", UnsupportedFormat, "OCR", id="picture"),
+        pytest.param("a.rtf", b"hello", PartitionError, "does not begin", id="no-rtf"),
+        pytest.param("a.rtf", b"{\\rtf1" + b"{" * 100_000, LimitExceeded, "too deeply", id="deep-rtf"),
+        pytest.param("a.xml", BOMB.encode() + b"<a>", PartitionError, "not valid XML", id="broken-xml"),
+        pytest.param("a.xml", b"<a>" * 5000 + b"</a>" * 5000, LimitExceeded, "not valid XML", id="deep-xml"),
+        pytest.param("a.msg", b"no mail", PartitionError, "damaged", id="broken-msg"),
+        pytest.param("a.odt", archive({"x": ""}), PartitionError, "content.xml is missing", id="empty-odt"),
+        pytest.param("a.zip", archive({"a.doc": b""}), PartitionError, "none of its 1 files", id="no-member"),
+        pytest.param("a.zip", archive({"a.txt": bytes(64 * MIB)}), LimitExceeded, "200 times", id="zip-bomb"),
+        pytest.param(
+            "a.zip", archive({"a.zip": archive({"b.zip": archive({"c.txt": "words"})})}),
+            PartitionError, "is not opened", id="nested-zip",
+        ),
+    ],
+)  # fmt: skip
+def test_unreadable_file_says_why(
+    partitioner: Partitioner, tmp_path: Path, name: str, content: bytes, error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        read(partitioner, tmp_path / name, content)
+
+
+def test_entities_of_xml_are_not_expanded(partitioner: Partitioner, tmp_path: Path) -> None:
+    content = (
+        b'<!DOCTYPE a [<!ENTITY e "secret"><!ENTITY f SYSTEM "file:///etc/passwd">]><r><a>x &e;&f; y</a></r>'
+    )
+    text = "".join(e.text for e in read(partitioner, tmp_path / "a.xml", content))
+    assert "secret" not in text
+    assert "root:" not in text
+
+
+def test_archives_share_one_ceiling(tmp_path: Path) -> None:
+    inner = {f"{n}.zip": archive({"a.txt": os.urandom(30_000).hex()}) for n in range(3)}
+    with Partitioner(Limits(archive_bytes=100_000)) as small, pytest.raises(LimitExceeded, match="100000"):
+        read(small, tmp_path / "a.zip", archive(inner))
