@@ -21,7 +21,7 @@ import structlog
 
 from ingest.dense_index import DenseIndex
 from ingest.errors import IndexDamaged, LibraryClosed
-from ingest.lexical_index import LexicalIndex
+from ingest.lexical_index import WORDS_VERSION, LexicalIndex
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -75,6 +75,8 @@ class IndexSync:
             return "there are no indexes yet"
         if self._record.meta("index_writing") == "1":
             return "the last write was cut off"
+        if self._record.meta("index_words") != WORDS_VERSION:
+            return "words are cut in another way now"
         if self._record.meta("index_embedder") != str(self._embedder_id):
             return "the indexes hold vectors of another embedder"
         changed = self._changed_file()
@@ -224,6 +226,7 @@ class IndexSync:
             self._record.set_meta(
                 index_generation=str(generation),
                 index_embedder=str(embedder_id),
+                index_words=WORDS_VERSION,
                 index_writing="0",
                 index_deletes="0",
             )

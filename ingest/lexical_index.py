@@ -8,6 +8,7 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 from ingest.errors import IndexDamaged
+from ingest.simplified import simplified
 from ingest.values import Hit
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 MAX_QUERY_TERMS = 64
 # tantivy refuses longer terms; base64 and the like carry no words anyway.
 MAX_TERM_BYTES = 1024
+# Counted up whenever segment() gives other words: indexes of the old ones are rebuilt.
+WORDS_VERSION = "2"
 _WRITER_BYTES = 32 * 1024 * 1024
 
 
@@ -37,13 +40,15 @@ def _damage() -> Iterator[None]:
 def segment(text: str) -> list[str]:
     """Cut text into lower-case words, Chinese ones too; NFKC first, so that Ａ finds A and １ finds 1.
 
+    Traditional characters become simplified ones, so that 軟體 and 软体 find each other.
+
     Words without any letter or digit are dropped.
     """
     import rjieba
 
     # A query may hold half a surrogate pair, which no index can.
     valid = text.encode("utf-8", "ignore").decode()
-    normalized = unicodedata.normalize("NFKC", valid).casefold()
+    normalized = unicodedata.normalize("NFKC", valid).casefold().translate(simplified())
     return [
         piece
         for word in rjieba.cut_for_search(normalized)

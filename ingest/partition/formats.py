@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING
 
 from ingest.errors import LimitExceeded, PartitionError, UnsupportedFormat
 from ingest.partition import source_code
+from ingest.partition.articles import with_articles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,7 +91,7 @@ def read(file: IO[bytes], suffix: str, limits: Limits) -> list[Element]:
         importlib.import_module(f"ingest.partition.{module}"), function
     )
     try:
-        elements = reader(file, limits)
+        elements = with_articles(reader(file, limits))
     except zipfile.BadZipFile as error:
         raise PartitionError(f"damaged, or not a {suffix} file: {error}") from error
     # JSON and XML can spell half a surrogate pair, which is no character and cannot be stored.

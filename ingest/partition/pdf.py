@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import statistics
+import unicodedata
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from ingest.errors import LimitExceeded, PartitionError
+from ingest.partition.articles import begins_division
 from ingest.partition.headings import is_heading
 from ingest.values import Element
 
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
     from ingest.partition.limits import Limits
 
+_WIDE = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
+_SPACED = re.compile(rf"(?<={_WIDE}) (?={_WIDE})")
+_ADJOINING = re.compile(rf"{_WIDE}(?={_WIDE})")
 _SENTENCE_ENDS = '。！？；….!?;:：”’」』"'
 
 
@@ -37,17 +43,30 @@ def read_pdf(file: IO[bytes], limits: Limits) -> list[Element]:
         reason = "protected by a password" if wants_password else f"not a readable PDF ({error})"
         raise PartitionError(reason) from error
     lines: list[_Line] = []
+    garbled: list[int] = []
     n_characters = 0
     n_pages = len(document)
     for number in range(n_pages):
-        page_lines = _page_lines(document, number)
+        try:
+            page_lines = _page_lines(document, number)
+        except _GarbledPage:
+            garbled.append(number + 1)
+            continue
         n_characters += sum(len(line.text) for line in page_lines)
         if n_characters > limits.text_characters:
             raise LimitExceeded(f"more than {limits.text_characters} characters of text")
         lines += page_lines
+    if garbled and len(garbled) * 2 >= n_pages:
+        raise PartitionError(
+            f"its text is not readable on {len(garbled)} of {n_pages} pages: the fonts do not say which"
+            " characters they draw; it needs OCR, which this version has not"
+        )
     if not lines:
         raise PartitionError(f"no text on its {n_pages} pages: a scan needs OCR, which this version has not")
-    return _paragraphs(lines)
+    return _paragraphs(lines) + [
+        Element("UncategorizedText", f"[The text of page {page} is not readable.]", page=page)
+        for page in garbled
+    ]
 
 
 def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:
@@ -61,6 +80,8 @@ def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:
     buffer = (ctypes.c_ushort * (n + 1))()
     pdfium.FPDFText_GetText(text_page.raw, 0, n, buffer)
     text = bytes(buffer)[: 2 * n].decode("utf-16-le", errors="surrogatepass")
+    if _is_garbled(text):
+        raise _GarbledPage
     lines: list[_Line] = []
     start = 0
     for piece in text.split("\n"):
@@ -75,6 +96,17 @@ def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:
     return lines
 
 
+class _GarbledPage(Exception):
+    """The fonts of a page have no map to characters."""
+
+
+def _is_garbled(text: str) -> bool:
+    """Tell text of fonts without a ToUnicode map: codes of glyphs where characters should stand."""
+    shown = [c for c in text if not c.isspace() and c not in "\x02\ufffe\u00ad"]
+    bad = sum(c == "\ufffd" or unicodedata.category(c) in {"Co", "Cn", "Cc"} for c in shown)
+    return bad > 0.2 * len(shown)
+
+
 def _box_height(text_page: pypdfium2.PdfTextPage, index: int) -> float:
     _, bottom, _, top = text_page.get_charbox(index, loose=True)
     return float(top - bottom)
@@ -83,12 +115,14 @@ def _box_height(text_page: pypdfium2.PdfTextPage, index: int) -> float:
 def _clean(text: str) -> str:
     # U+0002 and U+FFFE are PDFium's marks for a hyphen at the end of a line.
     kept = text.replace("\x02", "\u00ad").replace("\ufffe", "\u00ad")
-    return (
-        "".join(c for c in kept if c == "\u00ad" or c >= " ")
-        .strip("\u3000 \x7f")
-        .encode("utf-8", "ignore")
-        .decode()
-    )
+    line = "".join(c for c in kept if c == "\u00ad" or c >= " ").strip("\u3000 \x7f")
+    return _closed_up(line.encode("utf-8", "ignore").decode())
+
+
+def _closed_up(line: str) -> str:
+    """Take out the spaces that justified lines leave between Chinese characters; single ones may be meant."""
+    spaced, adjoining = len(_SPACED.findall(line)), len(_ADJOINING.findall(line))
+    return _SPACED.sub("", line) if spaced > 2 and 2 * spaced > adjoining else line
 
 
 def _paragraphs(lines: list[_Line]) -> list[Element]:
@@ -112,7 +146,8 @@ def _paragraphs(lines: list[_Line]) -> list[Element]:
         if pending:
             last = pending[-1]
             ended = last.text[-1] in _SENTENCE_ENDS and len(last.text) < 0.85 * full
-            if abs(last.size - line.size) > 0.1 * body or ended or last.page != line.page:
+            other_type = abs(last.size - line.size) > 0.1 * body
+            if other_type or ended or last.page != line.page or begins_division(line.text):
                 flush()
         pending.append(line)
     flush()
