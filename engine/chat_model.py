@@ -61,6 +61,10 @@ class ChatModel:
         """Cut text into ids, nothing added; `special` recognises control tokens in it."""
         return self._tokenizer.encode(text, add_special=False, parse_special=special)
 
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        """Join ids to text, control tokens written out. Raises: IndexError for an unknown id."""
+        return self._tokenizer.decode(token_ids, skip_special=False)
+
     def prompt_tokens(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
     ) -> list[int]:

@@ -1,5 +1,6 @@
 """Answer a conversation: one stream of events, read by the HTTP API and by whoever comes later."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from rag.extract import extract
 from rag.forms import Form, instruct
 from rag.language import is_chinese
 from rag.models import Target
-from rag.ports import ChatModel, Engine, Message
+from rag.ports import ChatModel, Engine, Generation, Message
 from rag.prompt import pack
 from rag.query import Conversation, read_conversation, search_query
 from rag.retriever import Passage, Retriever
@@ -162,7 +163,7 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
     marks = CitationFilter(len(prompt.sources))
     written, end = "", None
     n_written = 0
-    async with aclosing(_generate(chat, prompt.token_ids, params)) as pieces:
+    async with aclosing(generate(chat, prompt.token_ids, params)) as pieces:
         async for piece in pieces:
             if isinstance(piece, End):
                 end = piece
@@ -243,7 +244,7 @@ async def _formed(
         )
     )
     yield Retrieved(search_query(conversation), prompt.sources)
-    async with aclosing(_generate(chat, prompt.token_ids, params)) as pieces:
+    async with aclosing(generate(chat, prompt.token_ids, params)) as pieces:
         async for piece in pieces:
             yield replace(piece, sources=prompt.sources) if isinstance(piece, End) else piece
 
@@ -304,16 +305,21 @@ async def _from_model(
             f"the messages have {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
         )
     params = replace(ask.params, max_tokens=min(_wanted(ask, parts), left))
-    async with aclosing(_generate(chat, token_ids, params)) as pieces:
+    async with aclosing(generate(chat, token_ids, params)) as pieces:
         async for piece in pieces:
             yield piece
 
 
-async def _generate(
+async def generate(
     chat: ChatModel, token_ids: list[int], params: GenerationParams
 ) -> AsyncGenerator[Event, None]:
+    """Continue a prompt: Started, Text…, End. Raises: InvalidRequest, what the engine raises."""
+    start = _Start(chat, token_ids, params)
     try:
-        generation = await to_thread.run_sync(chat.generate, token_ids, params)
+        generation = await to_thread.run_sync(start.run)
+    except asyncio.CancelledError:
+        start.leave()
+        raise
     except ValueError as error:  # the prompt is ours: what is left is a bias outside the vocabulary
         raise InvalidRequest(str(error), param="logit_bias") from error
     try:
@@ -328,6 +334,28 @@ async def _generate(
         yield End(finish_reason, len(token_ids), generation.n_completion_tokens)
     finally:
         generation.cancel()
+
+
+class _Start:
+    """A generation that a thread admits. Whoever waits for it may leave before: it is cancelled then."""
+
+    def __init__(self, chat: ChatModel, token_ids: list[int], params: GenerationParams) -> None:
+        self._admit = partial(chat.generate, token_ids, params)
+        self._generation: Generation | None = None
+        self._is_left = False
+
+    def run(self) -> Generation:
+        """Admit it, in any thread."""
+        self._generation = self._admit()
+        if self._is_left:
+            self._generation.cancel()
+        return self._generation
+
+    def leave(self) -> None:
+        """Cancel it, now or as soon as it is admitted."""
+        self._is_left = True
+        if self._generation is not None:
+            self._generation.cancel()
 
 
 async def _without_model(conversation: Conversation) -> AsyncGenerator[Event, None]:

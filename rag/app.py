@@ -11,13 +11,14 @@ from ingest.errors import IngestError
 from rag import wire
 from rag.admission import Admission
 from rag.answer import Parts
-from rag.api import chat, embeddings, health, models, page
+from rag.api import chat, completions, embeddings, health, metrics_page, models, page
 from rag.api import library as library_routes
 from rag.boundary import Boundary, error_response
-from rag.errors import ApiError
+from rag.errors import ApiError, to_api_error
+from rag.metrics import Metrics
 from rag.ports import Engine, Library
 from rag.retriever import Retriever
-from rag.service import Service
+from rag.service import Service, service_of
 from rag.settings import Settings
 
 # NextChat appends /v1/... to whatever address it is given, and its own server route is imitated by others.
@@ -35,6 +36,7 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         redoc_url=None,
         redirect_slashes=False,
     )
+    metrics = Metrics(engine, library)
     retriever = Retriever(
         embedder=engine.embedder, library=library, limit=settings.top_k, candidates=settings.candidates
     )
@@ -49,19 +51,21 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         admission=Admission(settings.queue_limit),
         embedding_threads=CapacityLimiter(_EMBEDDING_THREADS),
         started=wire.now(),
+        metrics=metrics,
     )
     for kind in (ApiError, HTTPException, RequestValidationError, EngineError, IngestError):
         app.add_exception_handler(kind, _answer_error)
     routes = APIRouter()
-    for module in (chat, embeddings, models, health):
+    for module in (chat, completions, embeddings, models, health, metrics_page):
         routes.include_router(module.router)
     for prefix in PREFIXES:
         app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(page.router)
     app.include_router(library_routes.router, prefix="/v1")
-    app.add_middleware(Boundary, settings=settings)
+    app.add_middleware(Boundary, settings=settings, on_failure=metrics.failed)
     return app
 
 
-async def _answer_error(_: Request, error: Exception) -> JSONResponse:
+async def _answer_error(request: Request, error: Exception) -> JSONResponse:
+    service_of(request).metrics.failed(to_api_error(error).code)
     return error_response(error)

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -24,8 +25,9 @@ _EXPOSED = "x-request-id, retry-after, x-quarry-sources"
 class Boundary:
     """ASGI middleware; pure ASGI, because a disconnect must reach the work inside."""
 
-    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, on_failure: Callable[[str | None], None]) -> None:
         self._app = app
+        self._on_failure = on_failure
         self._gate = Gate(settings)
         self._max_body_bytes = settings.max_body_bytes
         self._body_timeout_s = settings.body_timeout_s
@@ -49,6 +51,7 @@ class Boundary:
                     log.exception("request failed", path=scope["path"], error=type(error).__name__)
                 if outgoing.status is not None:
                     raise  # the answer began: only a broken connection can tell now
+                self._on_failure(to_api_error(error).code)
                 await error_response(error)(scope, receive, outgoing)
             finally:
                 log.info(

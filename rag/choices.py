@@ -1,10 +1,12 @@
 """Several answers to one request, side by side."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 
+from engine.chat_model import GenerationParams
 from rag.admission import Admission
 from rag.answer import Ask, Event, Parts, answer
 
@@ -28,23 +30,34 @@ def leave_all(admission: Admission, n: int) -> Callable[[], None]:
     return leave
 
 
-async def answer_all(ask: Ask, n: int, parts: Parts) -> AsyncGenerator[Numbered, None]:
-    """Yield the events of `n` answers as they come, each with the number of its answer.
+def answer_all(ask: Ask, n: int, parts: Parts) -> AsyncGenerator[Numbered, None]:
+    """Answer `n` times, each with a seed of its own; see `side_by_side`. Raises: as `answer`."""
+    asks = [replace(ask, params=with_seed(ask.params, index)) for index in range(n)]
+    return side_by_side([partial(answer, own, parts) for own in asks])
 
-    Closing the iterator cancels all of them; the first that fails ends them. Raises: as `answer`.
+
+def with_seed(params: GenerationParams, index: int) -> GenerationParams:
+    """Draw the answer number `index` differently from the others, and the same each time."""
+    return params if params.seed is None else replace(params, seed=params.seed + index)
+
+
+async def side_by_side(
+    starts: Sequence[Callable[[], AsyncGenerator[Event, None]]],
+) -> AsyncGenerator[Numbered, None]:
+    """Yield the events of all answers as they come, each with the number of its answer.
+
+    Closing the iterator cancels all of them; the first that fails ends them and raises.
     """
-    if n == 1:
-        async with aclosing(answer(ask, parts)) as events:
+    if len(starts) == 1:
+        async with aclosing(starts[0]()) as events:
             async for event in events:
                 yield 0, event
         return
-    queue: asyncio.Queue[Numbered | BaseException | None] = asyncio.Queue()
+    queue: asyncio.Queue[Numbered | Exception | None] = asyncio.Queue()
 
-    async def run(index: int) -> None:
-        seed = None if ask.params.seed is None else ask.params.seed + index
-        own = replace(ask, params=replace(ask.params, seed=seed))
+    async def run(index: int, start: Callable[[], AsyncGenerator[Event, None]]) -> None:
         try:
-            async with aclosing(answer(own, parts)) as events:
+            async with aclosing(start()) as events:
                 async for event in events:
                     queue.put_nowait((index, event))
             queue.put_nowait(None)
@@ -52,14 +65,14 @@ async def answer_all(ask: Ask, n: int, parts: Parts) -> AsyncGenerator[Numbered,
         except Exception as error:  # noqa: BLE001
             queue.put_nowait(error)
 
-    tasks = [asyncio.create_task(run(index)) for index in range(n)]
+    tasks = [asyncio.create_task(run(index, start)) for index, start in enumerate(starts)]
     try:
-        n_left = n
+        n_left = len(starts)
         while n_left:
             item = await queue.get()
             if item is None:
                 n_left -= 1
-            elif isinstance(item, BaseException):
+            elif isinstance(item, Exception):
                 raise item
             else:
                 yield item

@@ -11,6 +11,7 @@ from fastapi import Request
 from rag.admission import Admission
 from rag.answer import Parts
 from rag.errors import ApiError
+from rag.metrics import Metrics
 from rag.ports import Library
 from rag.settings import Settings
 
@@ -34,6 +35,7 @@ class Service:
     admission: Admission
     embedding_threads: CapacityLimiter
     started: int
+    metrics: Metrics
 
 
 def service_of(request: Request) -> Service:

@@ -99,6 +99,44 @@ class ChatRequest(_Body):
     sources_footer: StrictBool | None = None
 
 
+class CompletionRequest(_Body):
+    """POST /v1/completions. A prompt of token ids is in the model's own vocabulary."""
+
+    model: String = Field(min_length=1, max_length=512)
+    prompt: String | list[String] | list[StrictInt] | list[list[StrictInt]]
+    stream: StrictBool | None = False
+    stream_options: StreamOptions | None = None
+    n: StrictInt | None = Field(None, ge=1, le=128)
+    best_of: StrictInt | None = Field(None, ge=1, le=128)
+    max_tokens: StrictInt | None = Field(16, ge=1, le=1 << 24)
+    temperature: Number | None = Field(None, ge=0, le=2)
+    top_p: Number | None = Field(None, gt=0, le=1)
+    top_k: StrictInt | None = Field(None, ge=0, le=1 << 20)
+    min_p: Number | None = Field(None, ge=0, le=1)
+    repetition_penalty: Number | None = Field(None, gt=0, le=2)
+    frequency_penalty: Number | None = Field(None, ge=-2, le=2)
+    presence_penalty: Number | None = Field(None, ge=-2, le=2)
+    seed: StrictInt | None = Field(None, ge=-(1 << 63), lt=1 << 63)
+    stop: String | Annotated[list[String], Field(max_length=16)] | None = None
+    logit_bias: dict[str, Annotated[Number, Field(ge=-100, le=100)]] | None = Field(None, max_length=1024)
+    logprobs: StrictInt | None = Field(None, ge=0, le=20)
+    echo: StrictBool | None = False
+    suffix: String | None = None
+
+
+class TokenizeRequest(_Body):
+    """POST /v1/tokenize: a text, or a conversation as the model's template writes it."""
+
+    prompt: String | None = None
+    messages: list[ChatMessage] | None = Field(None, min_length=1, max_length=10_000)
+
+
+class DetokenizeRequest(_Body):
+    """POST /v1/detokenize."""
+
+    tokens: list[StrictInt] = Field(max_length=1 << 20)
+
+
 class EmbeddingRequest(_Body):
     """POST /v1/embeddings."""
 
@@ -128,10 +166,10 @@ def check_supported(body: ChatRequest) -> None:
         raise UnsupportedParameter(f"n={body.n} is not supported here: at most {MOST_CHOICES} is", param="n")
 
 
-def plain_messages(body: ChatRequest) -> list[dict[str, Any]]:
+def plain_messages(body: ChatRequest | TokenizeRequest) -> list[dict[str, Any]]:
     """Give role, text and calls of each message. Raises: UnsupportedParameter for images, sound, files."""
     plain = []
-    for index, message in enumerate(body.messages):
+    for index, message in enumerate(body.messages or ()):
         param = f"messages.{index}"
         if message.role == "function":
             raise UnsupportedParameter(f"{param}: role {message.role} is not supported here", param=param)
@@ -170,11 +208,27 @@ def generation_params(body: ChatRequest, *, temperature: float) -> GenerationPar
     """Translate how to draw the answer; `temperature` where the client gives none. Raises: InvalidRequest."""
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
+    return sampling(
+        body,
+        temperature=temperature,
+        max_tokens=body.max_completion_tokens or body.max_tokens,
+        n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+
+
+def sampling(
+    body: ChatRequest | CompletionRequest,
+    *,
+    temperature: float,
+    max_tokens: int | None,
+    n_logprobs: int | None,
+) -> GenerationParams:
+    """Translate what chats and completions have in common. Raises: InvalidRequest."""
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
     if any(not text or len(text) > 1024 for text in stop):
         raise InvalidRequest("stop: each string needs 1 to 1024 characters", param="stop")
     return GenerationParams(
-        max_tokens=body.max_completion_tokens or body.max_tokens,
+        max_tokens=max_tokens,
         temperature=temperature if body.temperature is None else body.temperature,
         top_k=body.top_k or 0,
         top_p=1.0 if body.top_p is None else body.top_p,
@@ -185,11 +239,11 @@ def generation_params(body: ChatRequest, *, temperature: float) -> GenerationPar
         seed=body.seed,
         stop=stop,
         logit_bias=_logit_bias(body),
-        n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        n_logprobs=n_logprobs,
     )
 
 
-def _logit_bias(body: ChatRequest) -> dict[int, float]:
+def _logit_bias(body: ChatRequest | CompletionRequest) -> dict[int, float]:
     try:
         return {int(token): value for token, value in (body.logit_bias or {}).items()}
     except ValueError as error:

@@ -1,6 +1,7 @@
 """POST /v1/chat/completions."""
 
 import json
+import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -46,7 +47,9 @@ async def create_chat_completion(body: wire.ChatRequest, request: Request) -> Re
     leave = leave_all(service.admission, n)
     streaming = False
     try:
-        completion = Completion(model=body.model, with_logprobs=bool(body.logprobs))
+        completion = Completion(
+            model=body.model, with_logprobs=bool(body.logprobs), on_failure=service.metrics.failed
+        )
         events = sse.Patient(_events(ask, n, service))
         if not body.stream:
             return await unless_gone(request, _whole(completion, events, n))
@@ -66,6 +69,7 @@ class Completion:
 
     model: str
     with_logprobs: bool
+    on_failure: Callable[[str | None], None]
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=wire.now)
 
@@ -105,8 +109,13 @@ def _read(body: wire.ChatRequest, service: Service) -> Ask:
 
 
 async def _events(ask: Ask, n: int, service: Service) -> AsyncGenerator[Numbered, None]:
+    started = time.perf_counter()
+    has_text = False
     async with aclosing(answer_all(ask, n, service.parts)) as events:
         async for index, event in events:
+            if not has_text and isinstance(event, Text | Called):
+                has_text = True
+                service.metrics.first_text_after(time.perf_counter() - started)
             if isinstance(event, End):
                 log.info(
                     "answered",
@@ -230,6 +239,7 @@ async def _stream(
     # The status is out: the reader of the text and the program must both see that this is no whole answer.
     except Exception as error:
         described = to_api_error(error)
+        completion.on_failure(described.code)
         log.warning("stream failed", error=type(error).__name__, code=described.code, exc_info=True)
         yield completion.delta({"content": f"\n\n[Error: {described.message}]"})
         yield sse.event(described.body())

@@ -13,7 +13,9 @@ import pytest
 from numpy.typing import NDArray
 
 from engine.chat_model import Delta, GenerationParams, TokenLogprob
+from engine.engine import EngineStatus
 from engine.errors import ContextTooLong
+from engine.scheduler import SchedulerStatus
 from ingest.library import LibraryStatus
 from ingest.values import Chunk, CollectionInfo, DocumentInfo, Hit
 from rag.language import terms
@@ -96,6 +98,9 @@ class FakeChat:
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         return self._tokens.encode(text, special=special)
+
+    def detokenize(self, token_ids: Sequence[int]) -> str:
+        return "".join(self._tokens.text(token) for token in token_ids)
 
     def prompt_tokens(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
@@ -220,6 +225,9 @@ class FakeEngine:
 
     chat: FakeChat | None
     embedder: FakeEmbedder | None
+
+    def status(self) -> EngineStatus:
+        return EngineStatus("generic", 1, 0, 0, SchedulerStatus(2, 1, 0, 8, 6, 100, 20, 0))
 
 
 @pytest.fixture

@@ -1,0 +1,209 @@
+"""POST /v1/completions, /v1/tokenize and /v1/detokenize: the chat model without conversation or documents."""
+
+import uuid
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import structlog
+from anyio import to_thread
+from fastapi import APIRouter, Request
+from starlette.responses import JSONResponse, Response
+
+from engine.chat_model import Delta
+from engine.errors import ContextTooLong
+from rag import sse, wire
+from rag.answer import End, Event, Text, generate
+from rag.choices import Numbered, leave_all, side_by_side, with_seed
+from rag.errors import InvalidRequest, NotReady, UnsupportedParameter, to_api_error
+from rag.models import resolve_chat
+from rag.ports import ChatModel
+from rag.service import Service, service_of, unless_gone
+
+log = structlog.get_logger("quarry.completions")
+router = APIRouter()
+_KEEP_ALIVE_S = 10.0
+_USUAL_TOKENS = 16
+
+
+@router.post("/completions")
+async def create_completion(body: wire.CompletionRequest, request: Request) -> Response:
+    """Continue texts, streamed or whole."""
+    service = service_of(request)
+    starts, n_prompt_tokens = await to_thread.run_sync(_read, body, service)
+    leave = leave_all(service.admission, len(starts))
+    streaming = False
+    try:
+        events = sse.Patient(side_by_side(starts))
+        head = {
+            "id": f"cmpl-{uuid.uuid4().hex}",
+            "object": "text_completion",
+            "created": wire.now(),
+            "model": body.model,
+        }
+        if body.stream:
+            streaming = True
+            return sse.EventStream(_stream(head, events, body, n_prompt_tokens, leave), headers={})
+        return await unless_gone(request, _whole(head, events, len(starts), n_prompt_tokens))
+    finally:
+        if not streaming:
+            leave()
+
+
+@router.post("/tokenize")
+async def tokenize(body: wire.TokenizeRequest, request: Request) -> dict[str, Any]:
+    """Cut a text, or a conversation as the model reads it, into the chat model's token ids."""
+    chat = _chat(service_of(request))
+    if (body.prompt is None) == (body.messages is None):
+        raise InvalidRequest("send either prompt or messages", param="prompt")
+    if body.prompt is not None:
+        tokens = await to_thread.run_sync(partial(chat.tokenize, body.prompt, special=False))
+    else:
+        tokens = await to_thread.run_sync(chat.prompt_tokens, wire.plain_messages(body))
+    return {"count": len(tokens), "max_model_len": chat.context_length, "tokens": tokens}
+
+
+@router.post("/detokenize")
+async def detokenize(body: wire.DetokenizeRequest, request: Request) -> dict[str, Any]:
+    """Join token ids of the chat model to text."""
+    chat = _chat(service_of(request))
+    try:
+        return {"prompt": await to_thread.run_sync(chat.detokenize, body.tokens)}
+    except IndexError as error:
+        raise InvalidRequest(f"tokens: {error}", param="tokens") from error
+
+
+def _chat(service: Service) -> ChatModel:
+    chat = service.parts.engine.chat
+    if chat is None:
+        raise NotReady("no chat model is configured: set QUARRY_CHAT_MODEL")
+    return chat
+
+
+def _read(
+    body: wire.CompletionRequest, service: Service
+) -> tuple[list[Callable[[], AsyncGenerator[Event, None]]], int]:
+    """Check the request; return how each answer starts, and the tokens of the prompts."""
+    for name, given in (("echo", body.echo), ("suffix", body.suffix), ("best_of", (body.best_of or 1) > 1)):
+        if given:
+            raise UnsupportedParameter(f"{name} is not supported here", param=name)
+    chat = _chat(service)
+    target = resolve_chat(
+        body.model,
+        engine=service.parts.engine,
+        library=service.library,
+        aliases=service.settings.gpt_aliases,
+    )
+    if target.kind != "chat":
+        raise InvalidRequest(
+            f"{body.model} answers from documents, over /v1/chat/completions; {chat.name} continues texts",
+            param="model",
+        )
+    prompts = _prompts(body, chat)
+    n_answers = len(prompts) * (body.n or 1)
+    if n_answers > wire.MOST_CHOICES:
+        raise UnsupportedParameter(
+            f"{n_answers} answers at once are not supported: at most {wire.MOST_CHOICES} are", param="n"
+        )
+    params = wire.sampling(
+        body, temperature=1.0, max_tokens=body.max_tokens or _USUAL_TOKENS, n_logprobs=body.logprobs
+    )
+    starts: list[Callable[[], AsyncGenerator[Event, None]]] = []
+    for prompt in prompts:
+        left = chat.context_length - len(prompt)
+        if left < 1:
+            raise ContextTooLong(
+                f"the prompt has {len(prompt)} tokens; {chat.name} reads at most {chat.context_length}"
+            )
+        most = replace(params, max_tokens=min(params.max_tokens or left, left))
+        starts += [partial(generate, chat, prompt, with_seed(most, i)) for i in range(body.n or 1)]
+    return starts, sum(map(len, prompts))
+
+
+def _prompts(body: wire.CompletionRequest, chat: ChatModel) -> list[list[int]]:
+    given = body.prompt
+    if isinstance(given, str):
+        items: list[str | list[int]] = [given]
+    elif given and isinstance(given[0], int):
+        items = [[token for token in given if isinstance(token, int)]]
+    else:
+        items = [item for item in given if not isinstance(item, int)]
+    prompts = [chat.tokenize(item, special=False) if isinstance(item, str) else item for item in items]
+    if not prompts or not all(prompts):
+        raise InvalidRequest("prompt: each needs at least one token", param="prompt")
+    return prompts
+
+
+async def _whole(
+    head: dict[str, Any], events: sse.Patient[Numbered], n: int, n_prompt_tokens: int
+) -> Response:
+    texts = [""] * n
+    deltas: list[list[Delta]] = [[] for _ in range(n)]
+    ends: dict[int, End] = {}
+    async with aclosing(events):
+        while item := await events.next(within=float("inf")):
+            index, event = item[0]
+            if isinstance(event, Text):
+                texts[index] += event.text
+                deltas[index] += event.deltas
+            elif isinstance(event, End):
+                ends[index] = event
+    choices = [_choice(i, texts[i], deltas[i], ends[i].finish_reason) for i in range(n)]
+    n_written = sum(end.n_completion_tokens for end in ends.values())
+    return JSONResponse({**head, "choices": choices, "usage": wire.usage(n_prompt_tokens, n_written)})
+
+
+async def _stream(
+    head: dict[str, Any],
+    events: sse.Patient[Numbered],
+    body: wire.CompletionRequest,
+    n_prompt_tokens: int,
+    leave: Callable[[], None],
+) -> AsyncGenerator[bytes, None]:
+    n_written = 0
+    try:
+        while True:
+            try:
+                item = await events.next(within=_KEEP_ALIVE_S)
+            except TimeoutError:
+                yield sse.event({**head, "choices": [_choice(0, "", [], None)]})
+                continue
+            if item is None:
+                break
+            index, event = item[0]
+            if isinstance(event, Text):
+                yield sse.event({**head, "choices": [_choice(index, event.text, event.deltas, None)]})
+            elif isinstance(event, End):
+                n_written += event.n_completion_tokens
+                yield sse.event({**head, "choices": [_choice(index, "", [], event.finish_reason)]})
+        if body.stream_options and body.stream_options.include_usage:
+            yield sse.event({**head, "choices": [], "usage": wire.usage(n_prompt_tokens, n_written)})
+    # The status is out: only an error event can tell that this is no whole answer.
+    except Exception as error:
+        described = to_api_error(error)
+        log.warning("stream failed", error=type(error).__name__, code=described.code, exc_info=True)
+        yield sse.event(described.body())
+    finally:
+        leave()
+        await events.aclose()
+    yield sse.DONE
+
+
+def _choice(index: int, text: str, deltas: Sequence[Delta], reason: str | None) -> dict[str, Any]:
+    return {"index": index, "text": text, "logprobs": _logprobs(deltas), "finish_reason": reason}
+
+
+def _logprobs(deltas: Sequence[Delta]) -> dict[str, Any] | None:
+    """Give the logprobs as this older route has them; None where none were asked for."""
+    items = [item for delta in deltas for item in delta.logprobs]
+    if not items:
+        return None
+    lengths = [len(item.token) for item in items]
+    return {
+        "tokens": [item.token for item in items],
+        "token_logprobs": [item.logprob for item in items],
+        "top_logprobs": [{token: value for token, _, value in item.top} for item in items],
+        "text_offset": [sum(lengths[:place]) for place in range(len(items))],
+    }
