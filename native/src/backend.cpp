@@ -135,54 +135,64 @@ void Backend::read(const Buffer& x, std::size_t row, float* out) const {
     std::memcpy(out, x.row(row), x.width() * sizeof(float));
 }
 
-void Backend::prepare(const Buffer& x, std::size_t n, bool bytes) {
+void Backend::prepare_floats(const Buffer& x, std::size_t n) {
     const std::size_t width = x.width();
-    const std::size_t groups = width / kGroup;
-    const std::size_t n_chunks = (n + kernels_.max_chunk - 1) / kernels_.max_chunk;
-    const std::size_t values = n * width;
-    grow(prepared_, bytes ? values + 5 * n * groups * sizeof(float) + 8 * n_chunks * kAlign
-                          : values * sizeof(float) + n_chunks * kAlign);
-    chunks_.resize(n_chunks);
-    Carver carver(prepared_.data());
-    for (std::size_t c = 0; c < n_chunks; ++c) {
-        Chunk& chunk = chunks_[c];
-        chunk = {};
-        chunk.n = std::min(kernels_.max_chunk, n - c * kernels_.max_chunk);
-        if (bytes) {
-            chunk.bytes = carver.take<std::int8_t>(chunk.n * width);
-            chunk.scales = carver.take<float>(chunk.n * groups);
-            chunk.scaled_sums = carver.take<float>(chunk.n * groups);
-            chunk.sums = carver.take<std::int32_t>(chunk.n * groups);
-            chunk.half_sums = carver.take<std::int32_t>(2 * chunk.n * groups);
-        } else {
-            chunk.floats = carver.take<float>(chunk.n * width);
-        }
+    floats_.chunks.resize(n_chunks(n));
+    grow(floats_.memory, n * width * sizeof(float) + floats_.chunks.size() * kAlign);
+    Carver carver(floats_.memory.data());
+    for (std::size_t c = 0; c < floats_.chunks.size(); ++c) {
+        floats_.chunks[c] = {};
+        floats_.chunks[c].n = std::min(kernels_.max_chunk, n - c * kernels_.max_chunk);
+        floats_.chunks[c].floats = carver.take<float>(floats_.chunks[c].n * width);
     }
-    each_row(n_chunks, kernels_.max_chunk * width, [&](std::size_t c) {
-        const Chunk& chunk = chunks_[c];
-        const float* rows = x.row(c * kernels_.max_chunk);
-        if (bytes) {
-            kernels_.quantize(rows, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
-                              const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
-                              const_cast<std::int32_t*>(chunk.sums),
-                              const_cast<std::int32_t*>(chunk.half_sums));
-        } else {
-            kernels_.interleave(rows, width, chunk.n, width, const_cast<float*>(chunk.floats));
-        }
+    each_row(floats_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c) {
+        const Chunk& chunk = floats_.chunks[c];
+        kernels_.interleave(x.row(c * kernels_.max_chunk), width, chunk.n, width,
+                            const_cast<float*>(chunk.floats));
     });
 }
 
-void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections) {
-    bool ready_bytes = false;
-    bool ready_floats = false;
+void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, Prepared& out,
+                            float* residual) {
+    const std::size_t groups = width / kGroup;
+    out.chunks.resize(n_chunks(n));
+    grow(out.memory, n * width + 5 * n * groups * sizeof(float) + 8 * out.chunks.size() * kAlign);
+    Carver carver(out.memory.data());
+    for (std::size_t c = 0; c < out.chunks.size(); ++c) {
+        Chunk& chunk = out.chunks[c];
+        chunk = {};
+        chunk.n = std::min(kernels_.max_chunk, n - c * kernels_.max_chunk);
+        chunk.bytes = carver.take<std::int8_t>(chunk.n * width);
+        chunk.scales = carver.take<float>(chunk.n * groups);
+        chunk.scaled_sums = carver.take<float>(chunk.n * groups);
+        chunk.sums = carver.take<std::int32_t>(chunk.n * groups);
+        chunk.half_sums = carver.take<std::int32_t>(2 * chunk.n * groups);
+    }
+    each_row(out.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c) {
+        const Chunk& chunk = out.chunks[c];
+        const std::size_t first = c * kernels_.max_chunk * width;
+        kernels_.quantize(x + first, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
+                          const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
+                          const_cast<std::int32_t*>(chunk.sums), const_cast<std::int32_t*>(chunk.half_sums),
+                          residual == nullptr ? nullptr : residual + first);
+    });
+}
+
+void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections,
+                     Rounding rounding) {
+    const auto quantized = [](const Projection& p) { return is_quantized(p.weight->layout); };
+    const bool fine = rounding == Rounding::fine;
+    if (std::any_of(projections.begin(), projections.end(), quantized)) {
+        if (fine) grow(residual_, n * x.width() * sizeof(float));
+        auto* residual = reinterpret_cast<float*>(residual_.data());
+        prepare_bytes(x.row(0), x.width(), n, bytes_, fine ? residual : nullptr);
+        if (fine) prepare_bytes(residual, x.width(), n, residual_bytes_, nullptr);
+    }
+    if (!std::all_of(projections.begin(), projections.end(), quantized)) prepare_floats(x, n);
     for (const Projection& projection : projections) {
         const Weight& weight = *projection.weight;
-        bool& ready = is_quantized(weight.layout) ? ready_bytes : ready_floats;
-        if (!ready) {
-            ready_bytes = ready_floats = false;  // both share one memory
-            prepare(x, n, is_quantized(weight.layout));
-            ready = true;
-        }
+        const bool bytes = quantized(projection);
+        const auto& chunks = bytes ? bytes_.chunks : floats_.chunks;
         const MatmulTile kernel = kernels_.matmul[static_cast<std::size_t>(weight.layout)];
         const std::size_t step = tile_bytes(weight.layout, weight.width);
         const std::size_t n_tiles = tiles_of(weight.rows);
@@ -191,14 +201,19 @@ void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Proje
         const std::size_t panel = std::clamp<std::size_t>(kPanelBytes / step, 1, even);
         pool_.parallel((n_tiles + panel - 1) / panel, [&](std::size_t p, std::size_t) {
             const std::size_t end = std::min(n_tiles, (p + 1) * panel);
-            for (std::size_t c = 0; c < chunks_.size(); ++c) {
+            for (std::size_t c = 0; c < chunks.size(); ++c) {
                 for (std::size_t tile = p * panel; tile < end; ++tile) {
                     const std::size_t row = tile * kTileRows;
-                    const TileOutput out{projection.out->row(c * kernels_.max_chunk) + row,
-                                         projection.out->width(), std::min(kTileRows, weight.rows - row),
-                                         weight.bias.empty() ? nullptr : weight.bias.data() + row,
-                                         projection.accumulate};
-                    kernel(weight.tiles.data() + tile * step, weight.width, chunks_[c], out);
+                    const std::byte* packed = weight.tiles.data() + tile * step;
+                    TileOutput out{projection.out->row(c * kernels_.max_chunk) + row, projection.out->width(),
+                                   std::min(kTileRows, weight.rows - row),
+                                   weight.bias.empty() ? nullptr : weight.bias.data() + row,
+                                   projection.accumulate};
+                    kernel(packed, weight.width, chunks[c], out);
+                    if (!fine || !bytes) continue;
+                    out.bias = nullptr;
+                    out.accumulate = true;
+                    kernel(packed, weight.width, residual_bytes_.chunks[c], out);
                 }
             }
         });

@@ -52,6 +52,10 @@ struct HeadShape {
     std::size_t n_rotated;  // leading dimensions that rotary embedding turns
 };
 
+// Quantised weights multiply activations rounded to 8 bits. Fine adds a second product, with what the
+// rounding left over: about 15 bits, for the few matrices whose input the result depends on most.
+enum class Rounding : std::uint8_t { coarse, fine };
+
 struct Projection {
     const Weight* weight;
     Buffer* out;
@@ -92,7 +96,8 @@ class Backend {
     void read(const Buffer& x, std::size_t row, float* out) const;
 
     // Each out[i] = x[i] * weight^T (+ bias), for n rows; the projections share the preparation of x.
-    void matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections);
+    void matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections,
+                Rounding rounding = Rounding::coarse);
     // Over consecutive segments of weight.size() values of each row.
     void rms_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight, float epsilon,
                   Buffer& out);
@@ -112,15 +117,22 @@ class Backend {
                    KvCache& cache, std::size_t layer, Buffer& out);
 
   private:
-    void prepare(const Buffer& x, std::size_t n, bool bytes);
+    // What a matmul's kernels read, made from its input.
+    struct Prepared {
+        std::vector<Chunk> chunks;
+        LazyMemory memory;
+    };
+    void prepare_floats(const Buffer& x, std::size_t n);
+    void prepare_bytes(const float* x, std::size_t width, std::size_t n, Prepared& out, float* residual);
+    std::size_t n_chunks(std::size_t n) const { return (n + kernels_.max_chunk - 1) / kernels_.max_chunk; }
     template <class Body>
     void each_row(std::size_t n, std::size_t width, const Body& body);
 
     const Kernels& kernels_;
     ThreadPool pool_;
     std::mutex mutex_;
-    std::vector<Chunk> chunks_;        // of the matmul's input
-    LazyMemory prepared_;              // what the chunks point to
+    Prepared floats_, bytes_, residual_bytes_;
+    LazyMemory residual_;              // [n][width]
     std::vector<LazyMemory> scratch_;  // of attention, one a thread
 };
 

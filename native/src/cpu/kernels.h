@@ -66,8 +66,10 @@ struct Kernels {
     std::size_t max_chunk;
     // n rows x[t * stride .. + width] to one chunk.
     void (*interleave)(const float* x, std::size_t stride, std::size_t n, std::size_t width, float* out);
+    // `residual`, where not null, gets what the rounding left over, [n][width].
     void (*quantize)(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int8_t* bytes,
-                     float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums);
+                     float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums,
+                     float* residual);
     MatmulTile matmul[kLayouts];
     void (*rms_norm)(const float* x, const float* weight, std::size_t width, float epsilon, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, std::size_t width,

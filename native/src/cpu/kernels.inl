@@ -54,7 +54,8 @@ void interleave(const float* x, std::size_t stride, std::size_t n, std::size_t w
 }
 
 void quantize(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int8_t* bytes,
-              float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums) {
+              float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums,
+              float* residual) {
     for (std::size_t t = 0; t < n; ++t) {
         for (std::size_t g = 0; g < width / kGroup; ++g) {
             const float* group = x + t * stride + g * kGroup;
@@ -74,6 +75,10 @@ void quantize(const float* x, std::size_t stride, std::size_t n, std::size_t wid
             sums[g * n + t] = sum;
             half_sums[2 * g * n + t] = halves[0];
             half_sums[(2 * g + 1) * n + t] = halves[1];
+            if (residual == nullptr) continue;
+            for (std::size_t k = 0; k < kGroup; ++k) {
+                residual[t * width + g * kGroup + k] = group[k] - top / 127.0f * static_cast<float>(q[k]);
+            }
         }
     }
 }
