@@ -6,14 +6,14 @@ BIN := .venv/bin
 NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt -o -name '*.cmake' \))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: run setup setup-dev test check test-native bench requirements clean help
+.PHONY: run setup setup-dev test check test-native fuzz bench requirements clean help
 .DELETE_ON_ERROR:
 
 run: setup
 	@exec $(BIN)/quarry up
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "also: make check | bench | requirements | clean"
+	@sed -n 's/^#   //p' Makefile; echo "also: make check | fuzz | bench | requirements | clean"
 
 setup: .venv/.engine
 setup-dev: .venv/.engine .venv/.dev
@@ -49,13 +49,22 @@ check: setup-dev
 # Warnings are errors; the unit tests run once as shipped and once, for the reader of hostile files, sanitized.
 CMAKE := $(BIN)/cmake -S native -G Ninja -DCMAKE_MAKE_PROGRAM=$(CURDIR)/$(BIN)/ninja \
 	-DPython_EXECUTABLE=$(CURDIR)/$(BIN)/python -DQUARRY_WERROR=ON -DQUARRY_TESTS=ON
+define SANITIZED
+$(CMAKE) -B build/sanitized -DCMAKE_BUILD_TYPE=RelWithDebInfo -DQUARRY_BINDINGS=OFF -DQUARRY_SANITIZE=ON
+$(BIN)/cmake --build build/sanitized --parallel $(JOBS)
+endef
 test-native: setup-dev
 	$(CMAKE) -B build/tests -DCMAKE_BUILD_TYPE=Release
 	$(BIN)/cmake --build build/tests --parallel $(JOBS)
 	$(BIN)/ctest --test-dir build/tests --output-on-failure
-	$(CMAKE) -B build/sanitized -DCMAKE_BUILD_TYPE=RelWithDebInfo -DQUARRY_BINDINGS=OFF -DQUARRY_SANITIZE=ON
-	$(BIN)/cmake --build build/sanitized --parallel $(JOBS)
+	$(SANITIZED)
 	$(BIN)/ctest --test-dir build/sanitized --output-on-failure
+
+# The reader against mutated files, sanitized. Other files: make fuzz SEED=2
+SEED ?= 1
+fuzz: setup-dev
+	$(SANITIZED)
+	build/sanitized/tests/fuzz_gguf 10000 $(SEED)
 
 test: check test-native
 	$(BIN)/pytest

@@ -23,7 +23,8 @@ std::array<std::int32_t, 3> three_tokens(std::size_t vocab_size) {
 
 // Runs `body`; notes the reason where it refuses in a way that the headers promise.
 template <class Body>
-bool accepted(std::string& refusal, const Body& body) {
+bool accepted(std::string& refusals, const Body& body) {
+    std::string refusal;
     try {
         body();
         return true;
@@ -39,6 +40,7 @@ bool accepted(std::string& refusal, const Body& body) {
         refusal = error.what();
     }
     CHECK(!refusal.empty());
+    refusals += refusal + '\n';
     return false;
 }
 

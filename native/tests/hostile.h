@@ -11,7 +11,7 @@ namespace quarry::test {
 struct Outcome {
     bool decodes = false;  // a Decoder was made, and fed three tokens
     bool encodes = false;  // an Encoder was made, and encoded three tokens
-    std::string refusal;   // the last error, where there was one
+    std::string refusal;   // what was said about what was not done, a line each
 };
 
 // Any exception but those that the headers promise passes through.

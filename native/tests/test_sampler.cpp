@@ -128,7 +128,7 @@ void bias_and_mask() {
     bias.logit_bias = {{6, 100}, {1, -100}};
     CHECK(greedy(bias, kLogits) == 6);
     bias.temperature = 1;
-    CHECK(frequencies(bias, 100)[6] == 1);
+    CHECK(frequencies(bias, 100)[6] > 0.999);
     for (const float temperature : {0.0f, 1.0f}) {
         SamplingParams params;
         params.temperature = temperature;
