@@ -25,10 +25,12 @@ class ChatModel:
         *,
         context_length: int,
         vocab_size: int,
+        n_weights: int,
     ) -> None:
         """Join the parts; see `Engine.open`. `context_length` is what fits model and cache."""
         self.name = name
         self.context_length = context_length
+        self.n_weights = n_weights
         self._vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._template = template

@@ -1,6 +1,7 @@
 """Everything that models do, in one process: open it, hand it around, close it."""
 
 import hashlib
+import math
 import os
 import re
 from dataclasses import dataclass
@@ -104,6 +105,7 @@ class Engine:
                 scheduler,
                 context_length=min(decoder.context_length, decoder.n_blocks * decoder.block_tokens),
                 vocab_size=decoder.vocab_size,
+                n_weights=sum(math.prod(tensor.shape) for tensor in chat_file.tensors()),
             )
         if embedding_model is not None and encoder is not None:
             fingerprint = EmbedderFingerprint(

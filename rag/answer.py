@@ -11,14 +11,15 @@ from anyio import to_thread
 
 from engine.chat_model import Delta, GenerationParams
 from engine.errors import ContextTooLong, EngineClosed
-from rag.citations import CitationFilter, Source, annotations, footer, supporting
+from rag.citations import CitationFilter, Source, annotations, footer, quote_text, supporting
 from rag.errors import InvalidRequest, NotReady
-from rag.extract import extract
+from rag.extract import best_sentences, extract
+from rag.focus import CLOSE_TO_BEST, LONGEST_ANSWER, GroundedSentences, is_small, short_prompt
 from rag.forms import Form, instruct
 from rag.language import is_chinese
 from rag.models import Target
 from rag.ports import ChatModel, Engine, Generation, Message
-from rag.prompt import pack
+from rag.prompt import disarm, pack
 from rag.query import Conversation, read_conversation, search_query
 from rag.retriever import Passage, Retriever
 from rag.tools import ToolCall, Tools, flatten, may_be_call
@@ -148,12 +149,18 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
         async for event in _formed(ask, ask.form, conversation, passages, parts):
             yield event
         return
-    if chat is None or not passages:
-        _check_words(ask)
+    if chat is None or not passages or is_small(chat):
         sources = tuple(Source(n, passage, passage.text) for n, passage in enumerate(passages, 1))
         yield Retrieved(query, sources)
-        async for event in _quoted(ask, conversation, sources, parts):
-            yield event
+        # The smallest models know English only.
+        if chat is not None and passages and not is_chinese(conversation.question):
+            events = _focused(ask, conversation, sources, chat, parts)
+        else:
+            _check_words(ask)
+            events = _quoted(ask, conversation, sources, parts)
+        async with aclosing(events):
+            async for event in events:
+                yield event
         return
     room, params = _budget(ask, chat, parts)
     prompt = await to_thread.run_sync(
@@ -218,6 +225,50 @@ async def _quoted(
     cited = tuple(sorted({n for n in range(1, len(sources) + 1) if f"[{n}]" in text}))
     yield Text(text + (footer(sources, cited=cited, chinese=chinese) if ask.with_footer else ""))
     yield End("stop", 0, 0, sources, cited, tuple(marks))
+
+
+async def _focused(
+    ask: Ask, conversation: Conversation, sources: tuple[Source, ...], chat: ChatModel, parts: Parts
+) -> AsyncGenerator[Event, None]:
+    """Let a small model answer from a few sentences; quote those where it does not keep to them."""
+    question = search_query(conversation)
+    quotes = await to_thread.run_sync(
+        partial(best_sentences, question, sources, embedder=parts.retriever.embedder, least=CLOSE_TO_BEST)
+    )
+    messages = short_prompt(conversation.question, [disarm(sentence, chat) for _, sentence in quotes])
+    token_ids = await to_thread.run_sync(chat.prompt_tokens, messages)
+    left = chat.context_length - len(token_ids)
+    if left < 1:
+        raise ContextTooLong(
+            f"the question has {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
+        )
+    params = replace(ask.params, max_tokens=min(_wanted(ask, parts), LONGEST_ANSWER, left))
+    grounded, written, n_written = GroundedSentences(conversation.question, quotes), "", 0
+    end = None
+    async with aclosing(_generate(chat, token_ids, params)) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, End):
+                end = piece
+            elif isinstance(piece, Text):
+                ready = quote_text(grounded.feed(piece.text))
+                written += ready
+                n_written += sum(delta.n_tokens for delta in piece.deltas)
+                yield Text(ready, piece.deltas)
+                if grounded.ended:
+                    break
+            else:
+                yield piece
+    end = end or End("stop", len(token_ids), n_written)
+    rest = quote_text(grounded.flush(is_whole=end.finish_reason == "stop"))
+    if not (written + rest).strip():
+        rest = await _extract(conversation, sources, parts)
+    written += rest
+    marks = annotations(written, sources)
+    cited = tuple(source.number for source in sources if f"[{source.number}]" in written)
+    listing = footer(sources, cited=cited, chinese=is_chinese(conversation.question))
+    if tail := rest + (listing if ask.with_footer else ""):
+        yield Text(tail)
+    yield replace(end, finish_reason="stop", sources=sources, cited=cited, annotations=tuple(marks))
 
 
 async def _formed(

@@ -81,7 +81,7 @@ def _fit_passages(
 ) -> tuple[Source, ...]:
     fitted: tuple[Source, ...] = ()
     for passage in passages:
-        text = _disarm(passage.text, chat)
+        text = disarm(passage.text, chat)
         added = (*fitted, Source(len(fitted) + 1, passage, text))
         spare = limit - len(chat.prompt_tokens(write(added, history=())))
         if spare < 0:
@@ -145,7 +145,7 @@ def _cut(text: str, chat: ChatModel, excess: int) -> str:
     return kept or text[: keep * 2]
 
 
-def _disarm(text: str, chat: ChatModel) -> str:
+def disarm(text: str, chat: ChatModel) -> str:
     """Break up what the tokenizer would read as control tokens: a document must not end a turn."""
     if chat.tokenize(text, special=True) == chat.tokenize(text, special=False):
         return text

@@ -83,6 +83,7 @@ class FakeChat:
 
     name = "parrot"
     knows_tools = False
+    n_weights = 1_000_000_000
 
     def __init__(self) -> None:
         self.context_length = 2048
