@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from ingest.backup import INDEXES_NAME, RECORD_NAME, write_backup
 from ingest.embedder import Embedder, fingerprint_key
 from ingest.errors import (
     EmbedderMismatch,
@@ -45,7 +46,6 @@ __all__ = [
 
 log = structlog.get_logger(__name__)
 
-RECORD_NAME = "record.sqlite3"
 # The folder rests once nothing has come for so many times as long as a file must rest.
 _RESTING = 5
 # Compaction by itself rests so many times as long as it took: a large library spends 2 % of its time on it.
@@ -74,6 +74,7 @@ class Library:
         """Take over an open record and a held lock; use `Library.open`."""
         self.record = record
         self._lock = lock
+        self._data_dir = data_dir
         self._documents_dir = documents_dir
         self._embedder = embedder
         self._settle_seconds = settle_seconds
@@ -83,7 +84,7 @@ class Library:
         self._embedder_changed = indexed_by is not None and int(indexed_by) != self._embedder_id
         self._index = IndexSync(
             record,
-            data_dir / "indexes",
+            data_dir / INDEXES_NAME,
             chroma_url=chroma_url,
             embedder_id=int(indexed_by) if indexed_by is not None else self._embedder_id,
         )
@@ -195,6 +196,12 @@ class Library:
     def neighbours(self, chunk_id: int, *, before: int, after: int) -> list[Chunk]:
         """Return a chunk with its neighbours in the document, in reading order; [] when it is gone."""
         return self.record.neighbours(chunk_id, before=before, after=after)
+
+    def document_chunks(self, path: str) -> list[Chunk]:
+        """Return a document's chunks in reading order, as they are stored; none when it has none."""
+        return [
+            c for d in self.record.documents() if d.path == path for c in self.record.document_chunks(d.id)
+        ]
 
     def collections(self) -> list[CollectionInfo]:
         """Return the collections that hold documents."""
@@ -385,6 +392,32 @@ class Library:
         else:
             log.info("compacted")
         return None
+
+    def retry(self, path: str | None = None) -> list[str]:
+        """Let the next pass read again what could not be read, all of it or one file; return the paths."""
+        failed = [d.path for d in self.record.documents() if d.state != "indexed" and path in (None, d.path)]
+        return [name for name in failed if self.record.retry(name)]
+
+    def verify(self) -> list[str]:
+        """Check record and indexes; return what is wrong, nothing when all is well."""
+        index = self._ready_index()
+        record = self.record.check()
+        if record is not None:
+            return [f"record: {record}"]
+        with self._passing:
+            index.apply()
+            indexes = index.audit()
+        return [] if indexes is None else [f"indexes: {indexes}"]
+
+    def reindex(self) -> None:
+        """Build both indexes anew from the record; nothing is embedded again."""
+        with self._passing:
+            self._ready_index().rebuild(stopping=self._stopping)
+
+    def backup(self, out: Path) -> None:
+        """Write the record, as it is at one moment, to `out`; passes go on meanwhile."""
+        self._require_open()
+        write_backup(self._data_dir / RECORD_NAME, out)
 
     def check_indexes(self) -> str | None:
         """Audit the indexes; return what is wrong, None when nothing."""

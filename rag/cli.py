@@ -166,6 +166,84 @@ def compact() -> None:
 
 
 @app.command()
+def show(file: Annotated[str, typer.Argument(help="A file in the documents folder.")]) -> None:
+    """Show what is stored of a file: its state and its passages."""
+    from rag.client import connect
+    from rag.terminal import console, show_document
+
+    settings = _settings()
+    with connect(settings) as client:
+        show_document(console(), client.document(_document(file, settings.documents_dir)))
+
+
+@app.command()
+def retry(
+    file: Annotated[str | None, typer.Argument(help="One file; none: all that could not be read.")] = None,
+) -> None:
+    """Read again what could not be read."""
+    from rag.client import connect
+    from rag.terminal import console, show_reading, show_report
+
+    settings, out = _settings(), console()
+    path = None if file is None else _document(file, settings.documents_dir)
+    with connect(settings) as client:
+        paths = client.retry(path)
+        out.print(f"Reading {len(paths)} again" if paths else "There is nothing to read again.")
+        if paths:
+            show_report(out, show_reading(client.reconcile()))
+
+
+@app.command()
+def verify() -> None:
+    """Check the record and the search indexes; exit code 1 when something is wrong."""
+    from rag.client import connect
+    from rag.terminal import console
+
+    with connect(_settings()) as client:
+        faults = client.verify()
+    for fault in faults:
+        console().print(fault)
+    if faults:
+        raise typer.Exit(1)
+    console().print("The record and the indexes are whole.")
+
+
+@app.command()
+def reindex() -> None:
+    """Build the search indexes anew; nothing is embedded again."""
+    from rag.client import connect
+    from rag.terminal import console
+
+    with connect(_settings()) as client:
+        client.reindex()
+    console().print("The indexes are built anew.")
+
+
+@app.command()
+def backup(out: Annotated[Path, typer.Argument(help="The file to write.")]) -> None:
+    """Write the library into one file, also while the service reads documents."""
+    from rag.client import connect
+    from rag.terminal import console
+
+    with connect(_settings()) as client:
+        client.backup(out)
+    console().print(
+        f"Wrote {out} ({out.stat().st_size / 1e6:.1f} MB). The documents themselves are not in it."
+    )
+
+
+@app.command()
+def restore(source: Annotated[Path, typer.Argument(help="A file that `quarry backup` wrote.")]) -> None:
+    """Put a backup in the place of the library; the service must not run."""
+    from ingest.backup import restore as restore_library
+    from rag.terminal import console
+
+    settings = _settings()
+    restore_library(source, settings.data_dir)
+    console().print(f"Restored {settings.data_dir} from {source}; the indexes are built at the next start.")
+
+
+@app.command()
 def convert(
     folder: Annotated[Path, typer.Argument(help="A Hugging Face folder with config.json and safetensors.")],
     out: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
@@ -232,6 +310,14 @@ def _settings(*, serving: bool = False) -> "Settings":
     settings = load_settings()
     configure_logging(settings.log_level if serving else "warning", as_json=serving and settings.log_json)
     return settings
+
+
+def _document(file: str, folder: Path) -> str:
+    """Name a document as the library does, from a path that need not exist any more."""
+    path = Path(file)
+    if path.is_absolute() or path.exists():
+        return _inside(path, folder)
+    return path.as_posix()
 
 
 def _inside(path: Path, folder: Path) -> str:

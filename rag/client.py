@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 
@@ -57,6 +58,40 @@ class Client:
         """Take deleted text off the disk."""
         with self._request("POST", "/v1/library/compact") as response:
             response.read()
+
+    def document(self, path: str) -> dict[str, Any]:
+        """Give a document of the library, with its passages."""
+        return self._json("GET", f"/v1/library/document?{urlencode({'path': path})}")
+
+    def retry(self, path: str | None) -> list[str]:
+        """Take files out of quarantine; give their paths."""
+        paths: list[str] = self._json("POST", "/v1/library/retry", {"path": path})["paths"]
+        return paths
+
+    def verify(self) -> list[str]:
+        """Check record and indexes; give what is wrong."""
+        faults: list[str] = self._json("POST", "/v1/library/verify")["faults"]
+        return faults
+
+    def reindex(self) -> None:
+        """Build the indexes anew."""
+        self._json("POST", "/v1/library/reindex")
+
+    def backup(self, out: Path) -> None:
+        """Write a backup to `out`; on an error, nothing is left there."""
+        unfinished = out.with_name(f"{out.name}.part")
+        try:
+            with self._request("GET", "/v1/library/backup") as response, unfinished.open("wb") as file:
+                for piece in response.iter_bytes():
+                    file.write(piece)
+            unfinished.replace(out)
+        finally:
+            unfinished.unlink(missing_ok=True)
+
+    def _json(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
+        with self._request(method, path, body) as response:
+            answer: dict[str, Any] = json.loads(response.read())
+            return answer
 
     def ask(self, messages: Sequence[Mapping[str, str]], *, model: str) -> Generator[AnswerPart, None, None]:
         """Stream an answer; closing the iterator stops the generation."""

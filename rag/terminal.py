@@ -145,6 +145,26 @@ def show_status(out: Console, status: Mapping[str, Any]) -> None:
     if status["failures"]:
         out.print()
     _show_failures(out, [(failure["path"], failure["reason"]) for failure in status["failures"]])
+    if protections := status["protections"]:
+        out.print()
+        said = ", ".join(
+            f"{name.replace('_', ' ')} {'on' if on else 'off'}" for name, on in protections.items()
+        )
+        out.print(f"Documents are read behind: {said}")
+
+
+def show_document(out: Console, answer: Mapping[str, Any]) -> None:
+    """Print a document's facts and its passages, as they are stored."""
+    document = answer["document"]
+    facts = [document["collection"], document["state"], f"version {document['version']}"]
+    facts += [f"{document['n_chunks']} passages", f"{document['n_tokens']} tokens"]
+    out.print(Text.assemble((document["path"], "bold cyan"), f": {', '.join(facts)}"))
+    if document["reason"]:
+        out.print(Text(document["reason"], style="bold yellow"))
+    for chunk in answer["chunks"]:
+        out.print()
+        out.print(Text(f"[{chunk['ordinal'] + 1}] {place(chunk)}, {chunk['n_tokens']} tokens", style="bold"))
+        out.print(chunk["text"])
 
 
 def show_models(out: Console, models: Sequence[Mapping[str, str]]) -> None:

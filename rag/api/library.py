@@ -3,16 +3,21 @@
 import dataclasses
 import json
 import queue
+import shutil
+import tempfile
 import threading
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
 
 from engine.errors import EngineError
 from ingest.errors import IngestError
+from rag.errors import InvalidRequest
 from rag.models import ALL, resolve_chat, slug
 from rag.ports import Library
 from rag.service import service_of
@@ -26,6 +31,12 @@ class SearchRequest(BaseModel):
     query: str = Field(min_length=1, max_length=10_000)
     limit: int = Field(6, ge=1, le=100)
     model: str = Field("quarry", max_length=200)
+
+
+class RetryRequest(BaseModel):
+    """Which file to read again; all that failed where there is none."""
+
+    path: str | None = Field(None, max_length=4096)
 
 
 @router.get("/library")
@@ -48,6 +59,7 @@ def status(request: Request) -> dict[str, Any]:
             for document in documents
             if document.state != "indexed"
         ],
+        "protections": library.status().protections,
     }
 
 
@@ -76,6 +88,51 @@ def compact(request: Request) -> dict[str, bool]:
     """Rewrite record and indexes, so that nothing deleted is left on the disk."""
     service_of(request).library.compact()
     return {"compacted": True}
+
+
+@router.get("/library/document")
+def document(request: Request, path: Annotated[str, Query(max_length=4096)]) -> dict[str, Any]:
+    """Give a document with its passages, as they are stored."""
+    library = service_of(request).library
+    for found in library.documents():
+        if found.path == path:
+            chunks = [dataclasses.asdict(chunk) for chunk in library.document_chunks(path)]
+            return {"document": dataclasses.asdict(found), "chunks": chunks}
+    raise InvalidRequest(f"there is no document {path}; quarry status names what there is", param="path")
+
+
+@router.post("/library/retry")
+def retry(request: Request, body: RetryRequest) -> dict[str, Any]:
+    """Let the next pass read again what could not be read."""
+    return {"paths": service_of(request).library.retry(body.path)}
+
+
+@router.post("/library/verify")
+def verify(request: Request) -> dict[str, Any]:
+    """Check the record and the indexes."""
+    return {"faults": service_of(request).library.verify()}
+
+
+@router.post("/library/reindex")
+def reindex(request: Request) -> dict[str, bool]:
+    """Build the indexes anew from the record."""
+    service_of(request).library.reindex()
+    return {"reindexed": True}
+
+
+@router.get("/library/backup")
+def backup(request: Request) -> FileResponse:
+    """Send the record as it is at one moment. Never to a path of the request's choice."""
+    library, data_dir = service_of(request).library, service_of(request).settings.data_dir
+    folder = tempfile.mkdtemp(prefix="backup-", dir=data_dir)
+    try:
+        out = Path(folder) / "quarry.backup"
+        library.backup(out)
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+    cleaning = BackgroundTask(shutil.rmtree, folder)
+    return FileResponse(out, media_type="application/vnd.sqlite3", filename=out.name, background=cleaning)
 
 
 def _pass(library: Library) -> Iterator[str]:

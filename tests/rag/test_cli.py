@@ -167,3 +167,26 @@ def test_commands_use_the_running_service(library_folder: Path, service: dict[st
     second = quarry("serve", folder=library_folder, **{**service, "port": str(free_port())})
     assert second.returncode == 1
     assert f"http://127.0.0.1:{service['port']}" in second.stderr
+
+
+def test_upkeep_of_the_library(library_folder: Path, starter_models: Path) -> None:
+    settings = {"models_dir": str(starter_models)}
+    assert quarry("ingest", folder=library_folder, **settings).returncode == 0
+
+    shown = quarry("show", "garden/bees.md", folder=library_folder, **settings)
+    assert "The hive by the pond was moved" in shown.stdout, shown.stderr
+    missing = quarry("show", "nothing.md", folder=library_folder, **settings)
+    assert missing.returncode == 1
+    assert missing.stderr.startswith("quarry: there is no document nothing.md")
+
+    again = quarry("retry", "documents/garden/broken.docx", folder=library_folder, **settings)
+    assert "Reading 1 again" in again.stdout, again.stderr
+
+    saved = quarry("backup", "saved.backup", folder=library_folder, **settings)
+    assert "Wrote saved.backup" in saved.stdout, saved.stderr
+    restored = quarry("restore", "saved.backup", folder=library_folder, **settings)
+    assert restored.returncode == 0, restored.stderr
+    assert "indexes are built anew" in quarry("reindex", folder=library_folder, **settings).stdout
+    whole = quarry("verify", folder=library_folder, **settings)
+    assert "are whole" in whole.stdout, whole.stderr
+    assert quarry("restore", "documents/garden/bees.md", folder=library_folder, **settings).returncode == 1
