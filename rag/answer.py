@@ -245,7 +245,7 @@ async def _focused(
     params = replace(ask.params, max_tokens=min(_wanted(ask, parts), LONGEST_ANSWER, left))
     grounded, written, n_written = GroundedSentences(conversation.question, quotes), "", 0
     end = None
-    async with aclosing(_generate(chat, token_ids, params)) as pieces:
+    async with aclosing(generate(chat, token_ids, params)) as pieces:
         async for piece in pieces:
             if isinstance(piece, End):
                 end = piece
