@@ -6,7 +6,10 @@ import ctypes
 import os
 import resource
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ingest.partition import landlock
 
 if TYPE_CHECKING:
     from ingest.partition.limits import Limits
@@ -37,8 +40,21 @@ def enter(limits: Limits, folder: str) -> dict[str, bool]:
     return {
         "limits": _limit(limits),
         "network_namespace": _leave_network(),
+        "landlock": landlock.confine(readable=_programs(), writable=[folder, os.devnull]),
         "audit_hook": _watch(folder),
     }
+
+
+def _programs() -> list[str]:
+    """Name the folders that hold what this process still has to import; documents come as descriptors."""
+    package = Path(__file__).resolve().parent.parent
+    folders = {os.path.realpath(path) for path in [*sys.path, sys.prefix, sys.base_prefix] if path}
+    if not package.is_relative_to(Path(sys.prefix).resolve()):
+        # A source tree holds the documents and the data, too: of it, only this package.
+        folders = folders - {str(package.parent)} | {str(package)}
+    system = {"/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types"}
+    system |= {"/dev/urandom", "/proc/self", "/proc/meminfo", "/proc/cpuinfo", "/sys/devices/system/cpu"}
+    return sorted(folders | system)
 
 
 def allow_cpu(limits: Limits) -> None:

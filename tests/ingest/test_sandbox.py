@@ -68,3 +68,30 @@ def test_network_namespace_has_no_interface(tmp_path: Path) -> None:
 def test_memory_is_limited(tmp_path: Path) -> None:
     done = attempt("bytearray(2 << 30)", tmp_path)
     assert "MemoryError" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        pytest.param("open('/etc/passwd')", "PermissionError", id="read-elsewhere"),
+        pytest.param(
+            "open(os.path.abspath(sandbox.__file__ + '/../../../README.md'))",
+            "PermissionError", id="read-project",
+        ),
+        pytest.param("open(sys.argv[1] + '/keep')", "PermissionError", id="read-beside"),
+        pytest.param(
+            "import ctypes; libc = ctypes.CDLL(None, use_errno=True);"
+            " fd = libc.open((sys.argv[1] + '/escaped').encode(), os.O_CREAT | os.O_WRONLY, 0o600);"
+            " sys.exit('refused' if fd < 0 else 0)",
+            "refused", id="write-from-c",
+        ),
+    ],
+)  # fmt: skip
+def test_kernel_refuses_files_outside(tmp_path: Path, code: str, error: str) -> None:
+    (tmp_path / "keep").write_text("x")
+    if "'landlock': True" not in attempt("print(active)", tmp_path).stdout:
+        pytest.skip("this kernel has no Landlock")
+    done = attempt(code, tmp_path)
+    assert done.returncode == 1
+    assert error in done.stderr
+    assert not (tmp_path / "escaped").exists()
