@@ -11,7 +11,7 @@ from ingest.errors import IngestError
 from rag import wire
 from rag.admission import Admission
 from rag.answer import Parts
-from rag.api import chat, completions, embeddings, health, metrics_page, models, page
+from rag.api import chat, completions, embeddings, health, metrics_page, models, page, stores
 from rag.api import library as library_routes
 from rag.boundary import Boundary, error_response
 from rag.errors import ApiError, to_api_error
@@ -20,6 +20,7 @@ from rag.ports import Engine, Library
 from rag.retriever import Retriever
 from rag.service import Service, service_of
 from rag.settings import Settings
+from rag.stores import Stores
 
 # NextChat appends /v1/... to whatever address it is given, and its own server route is imitated by others.
 PREFIXES = ("/v1", "/v1/v1", "/api/openai/v1", "")
@@ -52,11 +53,12 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         embedding_threads=CapacityLimiter(_EMBEDDING_THREADS),
         started=wire.now(),
         metrics=metrics,
+        stores=Stores(data_dir=settings.data_dir, documents_dir=settings.documents_dir, library=library),
     )
     for kind in (ApiError, HTTPException, RequestValidationError, EngineError, IngestError):
         app.add_exception_handler(kind, _answer_error)
     routes = APIRouter()
-    for module in (chat, completions, embeddings, models, health, metrics_page):
+    for module in (chat, completions, embeddings, models, health, metrics_page, stores):
         routes.include_router(module.router)
     for prefix in PREFIXES:
         app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")

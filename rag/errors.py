@@ -12,6 +12,7 @@ RagError
     ├── Unauthorized          401
     ├── Forbidden             403, a Host or Origin that is not allowed
     ├── UnknownModel          404
+    ├── NotFound              404, a file or vector store that is not there
     ├── BodyTooLarge          413
     ├── Overloaded            429, with Retry-After
     └── NotReady              503
@@ -114,6 +115,14 @@ class UnknownModel(ApiError):
     status = 404
     type = "invalid_request_error"
     default_code = "model_not_found"
+
+
+class NotFound(ApiError):
+    """A file or vector store that is not there."""
+
+    status = 404
+    type = "invalid_request_error"
+    default_code = "not_found"
 
 
 class BodyTooLarge(ApiError):

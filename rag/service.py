@@ -14,6 +14,7 @@ from rag.errors import ApiError
 from rag.metrics import Metrics
 from rag.ports import Library
 from rag.settings import Settings
+from rag.stores import Stores
 
 T = TypeVar("T")
 
@@ -36,6 +37,7 @@ class Service:
     embedding_threads: CapacityLimiter
     started: int
     metrics: Metrics
+    stores: Stores
 
 
 def service_of(request: Request) -> Service:
