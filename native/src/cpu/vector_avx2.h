@@ -144,8 +144,11 @@ inline std::int32_t sum_of(__m256i words) {
 inline void quantize_group(const float* x, float inverse, std::int8_t* out, std::int32_t* sums) {
     const __m256 factor = _mm256_set1_ps(inverse);
     __m256i words[4];
-    for (int i = 0; i < 4; ++i)
-        words[i] = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor));
+    for (int i = 0; i < 4; ++i) {
+        // What is not finite converts to the smallest integer, of which sums would overflow.
+        words[i] = _mm256_max_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor)),
+                                    _mm256_set1_epi32(-127));
+    }
     const __m256i bytes =
         _mm256_packs_epi16(_mm256_packs_epi32(words[0], words[1]), _mm256_packs_epi32(words[2], words[3]));
     // The packs work within 128-bit halves; put the 4-byte words back in order.

@@ -120,7 +120,10 @@ inline Ints dot(Ints sum, Weights w, std::int32_t x) {
 inline void quantize_group(const float* x, float inverse, std::int8_t* out, std::int32_t* sums) {
     const __m512 factor = _mm512_set1_ps(inverse);
     for (int half = 0; half < 2; ++half) {
-        const __m512i words = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * half), factor));
+        // What is not finite converts to the smallest integer, of which sums would overflow.
+        const __m512i words =
+            _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * half), factor)),
+                             _mm512_set1_epi32(-127));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * half), _mm512_cvtsepi32_epi8(words));
         sums[half] = _mm512_reduce_add_epi32(words);
     }
