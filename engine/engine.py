@@ -80,20 +80,21 @@ class Engine:
         decoder = encoder = tokenizer = None
         if chat_model is not None:
             chat_file = _open_file(chat_model)
-            tokenizer = load_tokenizer(chat_file)
             n_tokens = cache_tokens or _affordable_tokens(chat_file)
             try:
+                # Before the tokenizer: an unknown architecture is the first thing to say.
                 decoder = _native.Decoder(chat_file, pool, cache_tokens=n_tokens)
             except _native.GgufError as error:
                 raise UnsupportedModel(f"{chat_model}: {error}") from error
+            tokenizer = _tokenizer(chat_model, chat_file)
             _check_vocabulary(chat_model, tokenizer, decoder.vocab_size)
         if embedding_model is not None:
             embedding_file = _open_file(embedding_model)
-            embedding_tokenizer = load_tokenizer(embedding_file)
             try:
                 encoder = _native.Encoder(embedding_file, pool)
             except _native.GgufError as error:
                 raise UnsupportedModel(f"{embedding_model}: {error}") from error
+            embedding_tokenizer = _tokenizer(embedding_model, embedding_file)
             _check_vocabulary(embedding_model, embedding_tokenizer, encoder.vocab_size)
         scheduler = Scheduler(decoder, encoder, tokenizer, queue_limit=queue_limit)
         chat = embedder = None
@@ -166,6 +167,13 @@ def _open_file(path: Path) -> _native.GgufFile:
     except OSError as error:
         raise ModelNotFound(f"{path} cannot be read: {error.strerror or error}") from error
     except _native.GgufError as error:
+        raise UnsupportedModel(f"{path}: {error}") from error
+
+
+def _tokenizer(path: Path, file: _native.GgufFile) -> Tokenizer:
+    try:
+        return load_tokenizer(file)
+    except UnsupportedModel as error:
         raise UnsupportedModel(f"{path}: {error}") from error
 
 

@@ -14,7 +14,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from engine import _native
-from engine.convert import convert
 from engine.errors import DownloadFailed, ModelNotFound, UnsupportedModel
 from engine.model_sources import (
     Progress,
@@ -179,6 +178,8 @@ def _convert(folder: Path, target: Path, progress: Progress | None) -> None:
     report: Callable[[int, int, str], None] | None = None
     if progress is not None:
         report = lambda done, total, _: progress(done, total, label)  # noqa: E731 - narrowed only here
+    from engine.convert import convert
+
     convert(folder, target, tensor_type="F16", progress=report)
 
 

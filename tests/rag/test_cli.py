@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
 import pytest
 
 from tests.running import free_port, running
@@ -87,6 +88,21 @@ def test_file_that_is_no_model_names_itself(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "text.gguf" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_unknown_architecture_names_itself_and_those_that_work(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "odd.gguf", "oddmodel")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    done = quarry("serve", folder=tmp_path, chat_model="odd.gguf", embedding_model="odd.gguf", port="0")
+
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "odd.gguf: architecture 'oddmodel' is not supported" in line
+    assert "llama" in line
 
 
 @pytest.fixture

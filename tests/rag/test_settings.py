@@ -22,6 +22,39 @@ def test_environment_wins_over_dotenv_over_toml(empty_folder: Path, monkeypatch:
     assert (settings.port, settings.top_k, settings.host) == (5, 4, "localhost")
 
 
+NAMES = {
+    "data_dir": ("elsewhere", "elsewhere"),
+    "documents_dir": ("papers", "papers"),
+    "models_dir": ("shelf", "shelf"),
+    "host": ("::1", "::1"),
+    "port": ("8123", "8123"),
+    "api_keys": ("alpha", "(SecretStr('**********'),)"),
+    "chat_model": ("zh-small", "zh-small"),
+    "embedding_model": ("zh-embedding", "zh-embedding"),
+    "rerank_model": ("some.gguf", "some.gguf"),
+    "chroma_url": ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
+    "threads": ("3", "3"),
+}
+
+
+@pytest.mark.parametrize("source", [pytest.param(s, id=s) for s in ("environment", ".env", "quarry.toml")])
+@pytest.mark.parametrize("name", [pytest.param(name, id=name) for name in NAMES])
+def test_every_name_works_from_every_source(
+    name: str, source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    value, expected = NAMES[name]
+    assert str(getattr(load_settings(), name)) != expected
+    match source:
+        case "environment":
+            monkeypatch.setenv(f"QUARRY_{name.upper()}", value)
+        case ".env":
+            (tmp_path / ".env").write_text(f"QUARRY_{name.upper()}={value}\n")
+        case _:
+            (tmp_path / "quarry.toml").write_text(f"{name} = {value if value.isdigit() else repr(value)}\n")
+    assert str(getattr(load_settings(), name)) == expected
+
+
 @pytest.mark.parametrize(
     "text",
     [pytest.param("alpha, beta", id="commas"), pytest.param('["alpha", "beta"]', id="json")],
