@@ -23,6 +23,7 @@ class Served:
     url: str
     documents: Path
     engine: Engine
+    key: str
 
     @property
     def chat_name(self) -> str:
@@ -30,12 +31,17 @@ class Served:
         return self.engine.chat.name
 
     def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="any", max_retries=0)
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
+
+    def aclient(self) -> openai.AsyncOpenAI:
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=self.key, max_retries=0)
 
 
 @contextmanager
-def serve(folder: Path, settings: Settings, *, chat: Path | None, embedding: Path) -> Iterator[Served]:
-    """Read `folder`/documents and serve it; `settings` without keys."""
+def serve(
+    folder: Path, settings: Settings, *, chat: Path | None, embedding: Path, key: str = "any"
+) -> Iterator[Served]:
+    """Read `folder`/documents and serve it to clients that use `key`."""
     documents = folder / "documents"
     documents.mkdir(exist_ok=True)
     settings = settings.model_copy(update={"documents_dir": documents, "data_dir": folder / "data"})
@@ -52,7 +58,7 @@ def serve(folder: Path, settings: Settings, *, chat: Path | None, embedding: Pat
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
-            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", documents, engine)
+            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", documents, engine, key)
             server.should_exit = True
             thread.join()
     finally:

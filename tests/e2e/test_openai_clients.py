@@ -2,11 +2,9 @@
 
 import asyncio
 import base64
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,11 @@ import numpy as np
 import openai
 import pytest
 import tiktoken
-import uvicorn
 from langchain_openai import ChatOpenAI, OpenAIEmbeddings
 from pydantic import SecretStr
 
-from engine.engine import Engine
-from ingest.library import Library
-from rag.app import create_app
 from rag.settings import Settings
+from tests.e2e.serving import Served, serve
 
 DEADLINE_S = 60
 KEY = "test-key"
@@ -47,50 +42,19 @@ DOCUMENTS = {
 }
 
 
-@dataclass(frozen=True)
-class Running:
-    """A service that runs, and the folder that it watches."""
-
-    url: str
-    documents: Path
-    engine: Engine
-
-    def client(self) -> openai.OpenAI:
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0)
-
-    def aclient(self) -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=KEY, max_retries=0)
-
-
 @pytest.fixture(scope="module")
 def service(
     tmp_path_factory: pytest.TempPathFactory, starter_chat_gguf: Path, starter_embedding_gguf: Path
-) -> Iterator[Running]:
+) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("clients")
     documents = folder / "documents"
     for name, text in DOCUMENTS.items():
         (documents / name).parent.mkdir(parents=True, exist_ok=True)
         (documents / name).write_text(text, "utf-8")
     settings = Settings(api_keys=KEY, answer_tokens=48)
-    engine = Engine.open(chat_model=starter_chat_gguf, embedding_model=starter_embedding_gguf, threads=2)
-    assert engine.embedder is not None
-    library = Library.open(
-        folder / "data", documents_dir=documents, embedder=engine.embedder, settle_seconds=0.1
-    )
-    try:
-        library.reconcile()
-        library.start_watching()
-        app = create_app(settings, engine=engine, library=library)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-            thread.start()
-            yield Running(f"http://127.0.0.1:{listener.getsockname()[1]}", documents, engine)
-            server.should_exit = True
-            thread.join()
-    finally:
-        library.close()
-        engine.close()
+    models = {"chat": starter_chat_gguf, "embedding": starter_embedding_gguf}
+    with serve(folder, settings, **models, key=KEY) as served:
+        yield served
 
 
 def ask(client: openai.OpenAI, question: str, **more: Any) -> Any:
@@ -125,21 +89,21 @@ def eventually(condition: Callable[[], bool]) -> None:
         pytest.param("谁批准加班？", "规定/考勤.md", id="chinese who"),
     ],
 )
-def test_answer_comes_from_the_document_that_has_it(service: Running, question: str, path: str) -> None:
+def test_answer_comes_from_the_document_that_has_it(service: Served, question: str, path: str) -> None:
     with service.client() as client:
         answer = ask(client, question)
     assert paths(answer)[0] == path
     assert path.rsplit("/", maxsplit=1)[-1].split(".", maxsplit=1)[0] in answer.choices[0].message.content
 
 
-def test_question_that_no_document_answers(service: Running) -> None:
+def test_question_that_no_document_answers(service: Served) -> None:
     with service.client() as client:
         answer = ask(client, "Which team won the football world cup in Uruguay?")
     assert paths(answer) == []
     assert answer.choices[0].message.content == "The documents do not say anything about this."
 
 
-def test_collection_is_a_model(service: Running) -> None:
+def test_collection_is_a_model(service: Served) -> None:
     with service.client() as client:
         names = [model.id for model in client.models.list()]
         assert client.models.retrieve("quarry-ops").id == "quarry-ops"
@@ -151,7 +115,7 @@ def test_collection_is_a_model(service: Running) -> None:
     assert "ops/backup.md" not in paths(other)
 
 
-def test_document_added_changed_and_deleted(service: Running) -> None:
+def test_document_added_changed_and_deleted(service: Served) -> None:
     path = service.documents / "badger.md"
     question = "What is the code word of the badger project?"
 
@@ -172,7 +136,7 @@ def test_document_added_changed_and_deleted(service: Running) -> None:
 # openai
 
 
-def test_stream_is_the_whole_answer_with_usage_and_sources(service: Running) -> None:
+def test_stream_is_the_whole_answer_with_usage_and_sources(service: Served) -> None:
     question = "When does the nightly backup start?"
     with service.client() as client:
         whole = ask(client, question)
@@ -188,7 +152,7 @@ def test_stream_is_the_whole_answer_with_usage_and_sources(service: Running) -> 
     assert any((chunk.model_extra or {}).get("sources") for chunk in chunks)
 
 
-async def test_async_client_streams_several_at_once(service: Running) -> None:
+async def test_async_client_streams_several_at_once(service: Served) -> None:
     async def stream(client: openai.AsyncOpenAI, number: int) -> str:
         messages: Any = [{"role": "user", "content": f"Count from {number} upwards."}]
         name = service.engine.chat.name if service.engine.chat else ""
@@ -204,7 +168,7 @@ async def test_async_client_streams_several_at_once(service: Running) -> None:
     assert all(together)
 
 
-def test_stop_seed_length_and_logprobs(service: Running) -> None:
+def test_stop_seed_length_and_logprobs(service: Served) -> None:
     name = service.engine.chat.name if service.engine.chat else ""
     with service.client() as client:
         counted = ask(client, "Write the numbers from one to nine.", model=name, max_tokens=40)
@@ -237,7 +201,7 @@ def test_stop_seed_length_and_logprobs(service: Running) -> None:
     assert all(len(item.top_logprobs) == 3 and item.logprob <= 0 for item in logprobs.content)
 
 
-def test_closing_a_stream_frees_the_engine(service: Running) -> None:
+def test_closing_a_stream_frees_the_engine(service: Served) -> None:
     name = service.engine.chat.name if service.engine.chat else ""
     with service.client() as client:
         stream = ask(client, "Write a very long story.", model=name, max_tokens=2000, stream=True)
@@ -246,7 +210,7 @@ def test_closing_a_stream_frees_the_engine(service: Running) -> None:
         eventually(lambda: service.engine.status().scheduler.n_running == 0)
 
 
-def test_embeddings_float_base64_and_order(service: Running) -> None:
+def test_embeddings_float_base64_and_order(service: Served) -> None:
     texts = ["vacation days", "", "年假", "backup"]
     with service.client() as client:
         packed = client.embeddings.create(model="text-embedding-3-small", input=texts)
@@ -265,7 +229,7 @@ def test_embeddings_float_base64_and_order(service: Running) -> None:
     assert len(base64.b64decode(raw)) == 4 * vectors.shape[1]
 
 
-def test_errors_are_the_package_s_own(service: Running) -> None:
+def test_errors_are_the_package_s_own(service: Served) -> None:
     with service.client() as client:
         with pytest.raises(openai.NotFoundError, match="does not exist"):
             ask(client, "x", model="nothing")
@@ -287,7 +251,7 @@ def test_errors_are_the_package_s_own(service: Running) -> None:
 # langchain-openai
 
 
-def chat_openai(service: Running, **more: Any) -> ChatOpenAI:
+def chat_openai(service: Served, **more: Any) -> ChatOpenAI:
     return ChatOpenAI(
         model="quarry",
         base_url=f"{service.url}/v1",
@@ -298,7 +262,7 @@ def chat_openai(service: Running, **more: Any) -> ChatOpenAI:
     )
 
 
-async def test_langchain_chat(service: Running) -> None:
+async def test_langchain_chat(service: Served) -> None:
     question = "When does the nightly backup start?"
     async with openai.DefaultAsyncHttpxClient() as http:  # LangChain never closes its own
         model = chat_openai(service, include_response_headers=True, http_async_client=http)
@@ -311,7 +275,7 @@ async def test_langchain_chat(service: Running) -> None:
     assert "ops/backup.md" in invoked.response_metadata["headers"]["x-quarry-sources"]
 
 
-def embeddings(service: Running, **more: Any) -> OpenAIEmbeddings:
+def embeddings(service: Served, **more: Any) -> OpenAIEmbeddings:
     return OpenAIEmbeddings(
         model="text-embedding-3-small",
         base_url=f"{service.url}/v1",
@@ -321,7 +285,7 @@ def embeddings(service: Running, **more: Any) -> OpenAIEmbeddings:
     )
 
 
-async def test_langchain_embeddings(service: Running) -> None:
+async def test_langchain_embeddings(service: Served) -> None:
     async with openai.DefaultAsyncHttpxClient() as http:
         model = embeddings(service, check_embedding_ctx_length=False, http_async_client=http)
         documents = model.embed_documents(["vacation days", "backup"])
@@ -330,7 +294,7 @@ async def test_langchain_embeddings(service: Running) -> None:
     assert not np.allclose(documents[1], query, atol=1e-1)
 
 
-def test_langchain_token_ids_get_a_helpful_answer(service: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_langchain_token_ids_get_a_helpful_answer(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     # The real vocabulary would be fetched from the network; the request has the same shape with this one.
     by_bytes = tiktoken.Encoding(
         "bytes", pat_str=r"\S+|\s+", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
@@ -344,7 +308,7 @@ def test_langchain_token_ids_get_a_helpful_answer(service: Running, monkeypatch:
 
 
 @pytest.mark.parametrize("route", ["/v1", "/v1/v1", "/api/openai/v1"])
-def test_nextchat_asks_and_wants_a_title(service: Running, route: str) -> None:
+def test_nextchat_asks_and_wants_a_title(service: Served, route: str) -> None:
     url = f"{service.url}{route}/chat/completions"
     body: dict[str, Any] = {
         "messages": [{"role": "user", "content": "When does the nightly backup start?"}],
@@ -377,7 +341,7 @@ def test_nextchat_asks_and_wants_a_title(service: Running, route: str) -> None:
     assert "**" not in title["choices"][0]["message"]["content"]
 
 
-def test_gate_of_the_running_server(service: Running) -> None:
+def test_gate_of_the_running_server(service: Served) -> None:
     headers = {"Authorization": f"Bearer {KEY}"}
     for changed, status in (
         ({}, 200),
