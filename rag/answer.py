@@ -242,7 +242,8 @@ async def _focused(
         raise ContextTooLong(
             f"the question has {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
         )
-    params = replace(ask.params, max_tokens=min(_wanted(ask, parts), LONGEST_ANSWER, left))
+    # Whatever the client sends: a drawn word is a wrong one here.
+    params = replace(ask.params, temperature=0.0, max_tokens=min(_wanted(ask, parts), LONGEST_ANSWER, left))
     grounded, written, n_written = GroundedSentences(conversation.question, quotes), "", 0
     end = None
     async with aclosing(generate(chat, token_ids, params)) as pieces:

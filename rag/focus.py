@@ -14,7 +14,7 @@ from rag.ports import ChatModel, Message
 SMALL_BELOW = 300_000_000
 LONGEST_ANSWER = 96
 # A sentence beside the point leads these models astray.
-CLOSE_TO_BEST = 0.75
+CLOSE_TO_BEST = 0.9
 
 _RULE = "Answer the question in one sentence, using only the given text."
 _LEAST_SUPPORT = 0.6

@@ -50,7 +50,8 @@ void add_sizes(Draft& draft, const std::string& prefix, const Sizes& sizes) {
 
 void add_vocabulary(Draft& draft) {
     std::string items;
-    for (std::uint64_t i = 0; i < kVocabulary; ++i) items += text("t" + std::to_string(i)).bytes;
+    for (std::uint64_t i = 0; i < kVocabulary; ++i)
+        items += text(std::string(1, 't').append(std::to_string(i))).bytes;
     draft.keys.push_back({"tokenizer.ggml.tokens", array(ValueType::string, kVocabulary, items)});
     std::string kinds;
     for (std::uint64_t i = 0; i < kVocabulary; ++i) kinds += raw(std::int32_t{1});
