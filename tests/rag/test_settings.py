@@ -1,5 +1,6 @@
 """Settings: where they come from, which wins, and how a wrong one names itself."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ from rag.settings import check_bind, load_settings
 @pytest.fixture(autouse=True)
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("QUARRY_")]:
+        monkeypatch.delenv(name)
     return tmp_path
 
 
