@@ -37,6 +37,8 @@ class Connections:
         self._local = threading.local()
         self._readers: dict[threading.Thread, sqlite3.Connection] = {}
         self._closed = False
+        self._idle = threading.Condition()  # notified when a thread stops reading
+        self._n_reading = 0
         with named_errors(path):
             self._writer = self._connect()
             try:
@@ -66,9 +68,7 @@ class Connections:
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """Yield this thread's reader inside one snapshot: all statements see one state."""
-        if self._closed:
-            raise LibraryClosed(f"{self.path.name} is closed")
-        with named_errors(self.path):
+        with self._counted_reader(), named_errors(self.path):
             reader: sqlite3.Connection | None = getattr(self._local, "reader", None)
             if reader is None:
                 reader = self._new_reader()
@@ -82,11 +82,25 @@ class Connections:
                 reader.execute("COMMIT")
 
     @contextlib.contextmanager
+    def _counted_reader(self) -> Iterator[None]:
+        """Keep close() waiting: SQLite crashes when a connection is closed under a statement."""
+        with self._idle:
+            if self._closed:
+                raise LibraryClosed(f"{self.path.name} is closed")
+            self._n_reading += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._n_reading -= 1
+                self._idle.notify_all()
+
+    @contextlib.contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """Yield the writer inside one transaction; any error rolls all of it back."""
-        if self._closed:
-            raise LibraryClosed(f"{self.path.name} is closed")
         with self._lock, named_errors(self.path):
+            if self._closed:
+                raise LibraryClosed(f"{self.path.name} is closed")
             self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield self._writer
@@ -103,9 +117,11 @@ class Connections:
             yield self._writer
 
     def close(self) -> None:
-        """Close every connection of every thread."""
-        with self._lock, self._reader_lock:
+        """Refuse new reads, wait for those under way, then close every connection of every thread."""
+        with self._idle:
             self._closed = True
+            self._idle.wait_for(lambda: self._n_reading == 0)
+        with self._lock, self._reader_lock:
             for connection in [self._writer, *self._readers.values()]:
                 with contextlib.suppress(sqlite3.Error):
                     connection.close()

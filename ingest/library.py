@@ -246,10 +246,12 @@ class Library:
 
     def start_watching(self) -> None:
         """Run passes in the background: at once, on hints of the file system, and periodically."""
-        self._require_open()
-        if self._watcher is None:
-            self._watcher = Watcher(self._documents_dir, self._watched_pass)
-            self._watcher.start()
+        with self._passing:
+            if self._stopping.is_set():
+                raise LibraryClosed("the library is closed")
+            if self._watcher is None:
+                self._watcher = Watcher(self._documents_dir, self._watched_pass)
+                self._watcher.start()
 
     def _pass(
         self, on_progress: Callable[[IngestProgress], None] | None
@@ -429,8 +431,10 @@ class Library:
             return
         self._stopping.set()
         self._partitioner.interrupt()
-        if self._watcher is not None:
-            self._watcher.stop()
+        with self._passing:
+            watcher = self._watcher  # none comes after this: start_watching() looks at _stopping
+        if watcher is not None:
+            watcher.stop()
         with self._passing:
             self._closed = True
             self._opening.join()

@@ -1,6 +1,7 @@
 """The composition: settings, then models, engine, library, app and server."""
 
 import dataclasses
+import gc
 import signal
 import threading
 import time
@@ -61,6 +62,7 @@ def serve(settings: Settings, out: Console, *, find_models: Callable[[], Models]
     """
     from rag.server import Server, listen
 
+    gc.disable()  # what is imported and opened until the first pass stays: looking through it costs a tenth
     check_bind(settings)
     if url := running_service(settings.data_dir):
         raise CannotListen(f"Quarry already serves {settings.data_dir} on {url}: use it, or stop it first")
@@ -87,6 +89,9 @@ def serve(settings: Settings, out: Console, *, find_models: Callable[[], Models]
                 Server(app, on_listening=on_listening).run([listener])
         finally:
             withdraw(settings.data_dir)
+            library.close()
+            if reader.ident is not None:
+                reader.join()
     out.print("Stopped.")
 
 
@@ -99,19 +104,21 @@ def _read_documents(settings: Settings, library: "Library", out: Console, url: s
                 on_progress=lambda now: bars.update(task, completed=now.n_done, total=now.n_total)
             )
         library.start_watching()
+        collections = [info.name for info in library.collections() if info.name != DEFAULT_COLLECTION]
     except LibraryClosed:
         return  # Ctrl-C during the first pass
     except IngestError as error:
         print_error(f"{error}; the service goes on with what it has")
         return
+    finally:
+        gc.freeze()
+        gc.enable()
     out.print(f"Ready after {time.monotonic() - started:.1f} s")
     show_report(out, dataclasses.asdict(report))
     show_next_steps(
         out,
         url,
-        models=[
-            f"{ALL}-{slug(info.name)}" for info in library.collections() if info.name != DEFAULT_COLLECTION
-        ],
+        models=[f"{ALL}-{slug(name)}" for name in collections],
         needs_key=bool(settings.api_keys),
         starter=any(spec.startswith("starter-") for spec in in_use(settings)),
     )

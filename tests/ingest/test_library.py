@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -284,3 +285,37 @@ def test_watching_brings_a_new_file(place: Place) -> None:
             break
         waiting.wait(0.1)
     assert [d.path for d in library.documents()] == ["a.md"]
+
+
+def test_close_waits_for_those_who_read(place: Place) -> None:
+    """SQLite crashes the process when a connection is closed under a statement."""
+    (place.documents / "a.md").write_text("# A\n\nSomething to list.\n", "utf-8")
+    library = place.open()
+    library.reconcile()
+    reading = threading.Barrier(5)
+    ended: list[bool] = []
+
+    def read() -> None:
+        library.documents()
+        reading.wait()
+        try:
+            while library.documents():
+                pass
+        except LibraryClosed:
+            ended.append(True)
+
+    readers = [threading.Thread(target=read) for _ in range(4)]
+    for reader in readers:
+        reader.start()
+    reading.wait()
+    place.close()
+    for reader in readers:
+        reader.join()
+    assert ended == [True] * 4
+
+
+def test_nothing_is_watched_after_close(place: Place) -> None:
+    library = place.open()
+    place.close()
+    with pytest.raises(LibraryClosed):
+        library.start_watching()
