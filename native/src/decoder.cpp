@@ -10,9 +10,6 @@ namespace quarry {
 
 namespace {
 
-constexpr std::uint64_t kMaxWidth = 1 << 20;
-constexpr std::uint64_t kMaxLayers = 4096;
-constexpr std::uint64_t kMaxHeads = 4096;
 constexpr std::uint64_t kMaxContext = 1 << 24;
 constexpr std::uint64_t kMaxVocabulary = 1 << 24;
 constexpr std::size_t kLogitRows = 256;  // of one pass of logits()

@@ -9,9 +9,6 @@ namespace quarry {
 
 namespace {
 
-constexpr std::uint64_t kMaxWidth = 1 << 20;
-constexpr std::uint64_t kMaxLayers = 4096;
-constexpr std::uint64_t kMaxHeads = 4096;
 constexpr std::uint64_t kMaxContext = 1 << 20;
 
 // Tokens of one pass: enough to fill the kernels, few enough for the activations to stay in the caches.

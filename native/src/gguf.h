@@ -41,6 +41,11 @@ class MappedFile {
     std::size_t size_ = 0;
 };
 
+// What a model may say of itself at most.
+constexpr std::uint64_t kMaxWidth = 1 << 20;
+constexpr std::uint64_t kMaxLayers = 4096;
+constexpr std::uint64_t kMaxHeads = 4096;
+
 enum class ValueType : std::uint32_t {
     u8,
     i8,

@@ -210,6 +210,15 @@ template <int kOffset, class Bits, std::size_t kFirst, std::size_t kEnd, std::si
     }
 }
 
+template <std::size_t N>
+[[gnu::always_inline]] inline void add_scaled(Floats* total, const Ints* sum, Floats scale,
+                                              const float* x_scales) {
+#pragma GCC unroll 12
+    for (std::size_t t = 0; t < N; ++t) {
+        total[t] = multiply_add(sum[t].to_floats(), scale * Floats::all(x_scales[t]), total[t]);
+    }
+}
+
 template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum>
 struct Quantized {
     static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
@@ -242,15 +251,6 @@ struct Quantized {
                 }
             }
             store_tile<N>(total, lane, y);
-        }
-    }
-
-    template <std::size_t N>
-    [[gnu::always_inline]] static void add_scaled(Floats* total, const Ints* sum, Floats scale,
-                                                  const float* x_scales) {
-#pragma GCC unroll 12
-        for (std::size_t t = 0; t < N; ++t) {
-            total[t] = multiply_add(sum[t].to_floats(), scale * Floats::all(x_scales[t]), total[t]);
         }
     }
 };
@@ -286,11 +286,7 @@ struct QuantizedHalves {
 #pragma GCC unroll 12
         for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.half_sums[(2 * index + kHalf) * N + t]);
         dot_quads<kOffset, Bits, 4 * kHalf, 4 * kHalf + 4, N>(sum, group, lane, x.bytes + index * kGroup * N);
-        const float* x_scales = x.scales + index * N;
-#pragma GCC unroll 12
-        for (std::size_t t = 0; t < N; ++t) {
-            total[t] = multiply_add(sum[t].to_floats(), scale * Floats::all(x_scales[t]), total[t]);
-        }
+        add_scaled<N>(total, sum, scale, x.scales + index * N);
     }
 };
 
