@@ -15,7 +15,8 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.convert_architectures import Conversion, find_conversion
+from engine.conversion import Conversion
+from engine.convert_architectures import find_conversion
 from engine.convert_vocab import write_vocab
 from engine.errors import ConversionError
 from engine.safetensors_folder import StoredTensor, read_json, read_tensors
@@ -91,18 +92,18 @@ def _plan(
     planned: dict[str, _OutTensor] = {}
     for extra, values in conversion.extra_tensors():
         planned[extra] = _OutTensor(extra, values.shape, gguf.GGMLQuantizationType.F32, values, None)
-    for tensor in stored:
-        source_name = conversion.rename(tensor.name)
-        if source_name is None:
-            continue
-        name = names.get_name(source_name, try_suffixes=(".weight", ".bias"))
-        if name is None:
-            raise ConversionError(f"tensor {tensor.name} is not one of a {conversion.name}")
-        expected = conversion.shape(name)
-        if expected is not None and expected != tensor.shape:
-            raise ConversionError(f"tensor {tensor.name} is {tensor.shape}; config.json makes it {expected}")
-        kind = _type_of(name, tensor.shape, tensor_type)
-        planned[name] = _OutTensor(name, tensor.shape, kind, tensor, conversion.permute_heads(name))
+    for whole in stored:
+        for source_name, tensor in conversion.tensors(whole):
+            name = names.get_name(source_name, try_suffixes=(".weight", ".bias"))
+            if name is None:
+                raise ConversionError(f"tensor {whole.name} is not one of a {conversion.name}")
+            expected = conversion.shape(name)
+            if expected is not None and expected != tensor.shape:
+                raise ConversionError(
+                    f"tensor {whole.name} is {tensor.shape}; config.json makes it {expected}"
+                )
+            kind = _type_of(name, tensor.shape, tensor_type)
+            planned[name] = _OutTensor(name, tensor.shape, kind, tensor, conversion.permute_heads(name))
     for name in conversion.required():
         if name not in planned:
             raise ConversionError(f"the tensor for {name} is missing in the folder")

@@ -1,41 +1,41 @@
-"""What config.json means: hyperparameters, tensor names and shapes of the architectures that we convert."""
+"""What config.json means for language models: hyperparameters, tensor names and shapes.
 
-import math
-from collections.abc import Iterator, Mapping
+Those of encoders stand in convert_encoders.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.conversion import (
+    MAX_LAYERS,
+    MAX_SIZE,
+    Conversion,
+    VocabKind,
+    read_number,
+    read_pooling,
+    read_size,
+)
+from engine.convert_encoders import ENCODERS, find_encoder
 from engine.errors import ConversionError
-from engine.safetensors_folder import read_json
+from engine.safetensors_folder import StoredTensor
 
-T = TypeVar("T", int, float, str)
-VocabKind = Literal["bert", "causal"]
 _ARCHS = {
-    "BertModel": gguf.MODEL_ARCH.BERT,
-    "BertForMaskedLM": gguf.MODEL_ARCH.BERT,
     "LlamaForCausalLM": gguf.MODEL_ARCH.LLAMA,
     "MistralForCausalLM": gguf.MODEL_ARCH.LLAMA,
     "Qwen2ForCausalLM": gguf.MODEL_ARCH.QWEN2,
     "Qwen3ForCausalLM": gguf.MODEL_ARCH.QWEN3,
 }
-_MAX_LAYERS = 1024
-_MAX_SIZE = 1 << 24
-_BERT_UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
-_POOLING = {
-    "pooling_mode_mean_tokens": gguf.PoolingType.MEAN,
-    "pooling_mode_cls_token": gguf.PoolingType.CLS,
-    "pooling_mode_lasttoken": gguf.PoolingType.LAST,
-}
 
 
 @dataclass(frozen=True, slots=True)
-class Conversion:
-    """One model to convert: `name` as config.json says, sizes checked."""
+class CausalConversion:
+    """A language model to convert; see `Conversion`."""
 
     name: str
     arch: gguf.MODEL_ARCH
@@ -52,22 +52,15 @@ class Conversion:
 
     @property
     def vocab(self) -> VocabKind:
-        """Which vocabulary the folder should hold."""
-        return "bert" if self.arch is gguf.MODEL_ARCH.BERT else "causal"
+        return "causal"
 
-    def rename(self, name: str) -> str | None:
-        """Return the name that the tensor map knows, or None for a tensor that is left out."""
-        if name.endswith((".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")):
-            return None
-        if self.arch is not gguf.MODEL_ARCH.BERT:
-            return None if self.tied and name == "lm_head.weight" else name
-        name = name.removeprefix("bert.")
-        if name.startswith(_BERT_UNUSED):
-            return None
-        return name.replace(".gamma", ".weight").replace(".beta", ".bias")
+    def tensors(self, stored: StoredTensor) -> Iterable[tuple[str, StoredTensor]]:
+        if stored.name.endswith((".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq")):
+            return
+        if not (self.tied and stored.name == "lm_head.weight"):
+            yield stored.name, stored
 
     def permute_heads(self, name: str) -> int | None:
-        """Return the heads whose rows are reordered: llama.cpp turns pairs, Hugging Face halves."""
         if self.arch is not gguf.MODEL_ARCH.LLAMA:
             return None
         if ".attn_q." in name:
@@ -75,12 +68,10 @@ class Conversion:
         return self.n_kv_heads if ".attn_k." in name else None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
-        """Return the shape of a GGUF tensor, slowest dimension first, or None where any is taken."""
         q, kv = self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim
         shapes = {
             "token_embd.weight": (self.n_vocab, self.n_embd),
             "output.weight": (self.n_vocab, self.n_embd),
-            "position_embd.weight": (self.n_context, self.n_embd),
             "attn_q.weight": (q, self.n_embd),
             "attn_k.weight": (kv, self.n_embd),
             "attn_v.weight": (kv, self.n_embd),
@@ -102,21 +93,13 @@ class Conversion:
         return shapes.get(name)
 
     def required(self) -> Iterator[str]:
-        """List the GGUF tensors without which the model does not run."""
         yield "token_embd.weight"
         layer = ["attn_q.weight", "attn_k.weight", "attn_v.weight", "attn_output.weight"]
         layer += ["ffn_up.weight", "ffn_down.weight"]
-        if self.arch is gguf.MODEL_ARCH.BERT:
-            yield from ("position_embd.weight", "token_types.weight")
-            yield from ("token_embd_norm.weight", "token_embd_norm.bias")
-            layer += [f"{name}.bias" for name in ("attn_q", "attn_k", "attn_v", "attn_output")]
-            layer += ["ffn_up.bias", "ffn_down.bias", "attn_output_norm.weight", "attn_output_norm.bias"]
-            layer += ["layer_output_norm.weight", "layer_output_norm.bias"]
-        else:
-            yield "output_norm.weight"
-            if not self.tied:
-                yield "output.weight"
-            layer += ["attn_norm.weight", "ffn_norm.weight", "ffn_gate.weight"]
+        yield "output_norm.weight"
+        if not self.tied:
+            yield "output.weight"
+        layer += ["attn_norm.weight", "ffn_norm.weight", "ffn_gate.weight"]
         if self.arch is gguf.MODEL_ARCH.QWEN2:
             layer += ["attn_q.bias", "attn_k.bias", "attn_v.bias"]
         if self.arch is gguf.MODEL_ARCH.QWEN3:
@@ -124,97 +107,65 @@ class Conversion:
         yield from (f"blk.{i}.{name}" for i in range(self.n_layers) for name in layer)
 
     def extra_tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Make the tensors that GGUF has and the folder has not: the frequency factors of Llama 3."""
         rope = _rope(self.config)
         if rope.get("rope_type") == "llama3":
             yield "rope_freqs.weight", _llama3_factors(rope, self.head_dim)
 
     def write_hparams(self, writer: gguf.GGUFWriter, folder: Path) -> None:
-        """Write the architecture's keys. Raises: ConversionError."""
         writer.add_block_count(self.n_layers)
         writer.add_context_length(self.n_context)
         writer.add_embedding_length(self.n_embd)
         writer.add_feed_forward_length(self.n_ff)
         writer.add_head_count(self.n_heads)
-        if self.arch is gguf.MODEL_ARCH.BERT:
-            writer.add_layer_norm_eps(_number(self.config, "layer_norm_eps", float, 1e-12))
-            writer.add_causal_attention(False)
-            writer.add_token_type_count(_number(self.config, "type_vocab_size", int, 1))
-            writer.add_pooling_type(_read_pooling(folder))
-            return
         writer.add_head_count_kv(self.n_kv_heads)
-        writer.add_layer_norm_rms_eps(_number(self.config, "rms_norm_eps", float, 1e-6))
+        writer.add_layer_norm_rms_eps(read_number(self.config, "rms_norm_eps", float, 1e-6))
         writer.add_key_length(self.head_dim)
         writer.add_value_length(self.head_dim)
         writer.add_vocab_size(self.n_vocab)
         writer.add_rope_dimension_count(self.head_dim)
         _write_rope(writer, self.config)
         if (folder / "modules.json").exists():
-            writer.add_pooling_type(_read_pooling(folder))
+            writer.add_pooling_type(read_pooling(folder))
 
 
 def find_conversion(config: Mapping[str, Any]) -> Conversion:
     """Read config.json's sizes. Raises: ConversionError naming the key, its value and what is expected."""
     architectures = config.get("architectures")
     name = architectures[0] if isinstance(architectures, list) and architectures else None
-    if name not in _ARCHS:
-        raise ConversionError(f"config.json has architecture {name!r}; known are {', '.join(_ARCHS)}")
-    arch = _ARCHS[name]
-    _check_activation(arch, config)
+    if name not in _ARCHS and name not in ENCODERS:
+        known = ", ".join([*_ARCHS, *ENCODERS])
+        raise ConversionError(f"config.json has architecture {name!r}; known are {known}")
     if config.get("quantization_config"):
         raise ConversionError("config.json has a quantization_config; only unquantised folders are converted")
-    n_embd = _size(config, "hidden_size", _MAX_SIZE)
-    n_heads = _size(config, "num_attention_heads", _MAX_SIZE)
-    n_kv_heads = _size(config, "num_key_value_heads", n_heads, default=n_heads)
+    if name in ENCODERS:
+        return find_encoder(name, config)
+    activation = config.get("hidden_act", "silu")
+    if activation != "silu":
+        raise ConversionError(f"hidden_act is {activation!r}; 'silu' is expected")
+    n_embd = read_size(config, "hidden_size", MAX_SIZE)
+    n_heads = read_size(config, "num_attention_heads", MAX_SIZE)
+    n_kv_heads = read_size(config, "num_key_value_heads", n_heads, default=n_heads)
     if n_heads % n_kv_heads:
         raise ConversionError(
             f"num_attention_heads {n_heads} is no multiple of num_key_value_heads {n_kv_heads}"
         )
-    head_dim = _size(config, "head_dim", _MAX_SIZE, default=max(1, n_embd // n_heads))
-    if head_dim % 2 and arch is not gguf.MODEL_ARCH.BERT:
+    head_dim = read_size(config, "head_dim", MAX_SIZE, default=max(1, n_embd // n_heads))
+    if head_dim % 2:
         raise ConversionError(f"head_dim is {head_dim}; rotary embeddings need an even number")
-    return Conversion(
+    return CausalConversion(
         name=str(name),
-        arch=arch,
+        arch=_ARCHS[name],
         config=config,
-        n_layers=_size(config, "num_hidden_layers", _MAX_LAYERS),
+        n_layers=read_size(config, "num_hidden_layers", MAX_LAYERS),
         n_embd=n_embd,
-        n_ff=_size(config, "intermediate_size", _MAX_SIZE),
+        n_ff=read_size(config, "intermediate_size", MAX_SIZE),
         n_heads=n_heads,
         n_kv_heads=n_kv_heads,
         head_dim=head_dim,
-        n_vocab=_size(config, "vocab_size", _MAX_SIZE),
-        n_context=_size(config, "max_position_embeddings", 1 << 30),
+        n_vocab=read_size(config, "vocab_size", MAX_SIZE),
+        n_context=read_size(config, "max_position_embeddings", 1 << 30),
         tied=config.get("tie_word_embeddings") is True,
     )
-
-
-def _check_activation(arch: gguf.MODEL_ARCH, config: Mapping[str, Any]) -> None:
-    expected = "gelu" if arch is gguf.MODEL_ARCH.BERT else "silu"
-    activation = config.get("hidden_act", expected)
-    if activation != expected:
-        raise ConversionError(f"hidden_act is {activation!r}; {expected!r} is expected")
-    positions = config.get("position_embedding_type", "absolute")
-    if arch is gguf.MODEL_ARCH.BERT and positions != "absolute":
-        raise ConversionError(f"position_embedding_type is {positions!r}; 'absolute' is expected")
-
-
-def _size(config: Mapping[str, Any], key: str, limit: int, *, default: int | None = None) -> int:
-    value = config.get(key)
-    if value is None:
-        value = default
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
-        raise ConversionError(f"config.json has {key} {value!r}; a number from 1 to {limit} is expected")
-    return value
-
-
-def _number(values: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
-    value = values.get(key)
-    if value is None:
-        value = default
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ConversionError(f"config.json has {key} {value!r}; a number is expected")
-    return kind(value)
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -237,32 +188,32 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_rope(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> None:
     rope = _rope(config)
-    writer.add_rope_freq_base(_number(rope, "rope_theta", float))
+    writer.add_rope_freq_base(read_number(rope, "rope_theta", float))
     kind = rope.get("rope_type") or "default"
     if kind == "linear":
         writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(_number(rope, "factor", float))
+        writer.add_rope_scaling_factor(read_number(rope, "factor", float))
     elif kind == "yarn":
         writer.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-        writer.add_rope_scaling_factor(_number(rope, "factor", float))
-        writer.add_rope_scaling_orig_ctx_len(_number(rope, "original_max_position_embeddings", int))
+        writer.add_rope_scaling_factor(read_number(rope, "factor", float))
+        writer.add_rope_scaling_orig_ctx_len(read_number(rope, "original_max_position_embeddings", int))
         if rope.get("attention_factor") is not None:
-            writer.add_rope_scaling_yarn_attn_factor(_number(rope, "attention_factor", float))
+            writer.add_rope_scaling_yarn_attn_factor(read_number(rope, "attention_factor", float))
         if rope.get("beta_fast") is not None:
-            writer.add_rope_scaling_yarn_beta_fast(_number(rope, "beta_fast", float))
+            writer.add_rope_scaling_yarn_beta_fast(read_number(rope, "beta_fast", float))
         if rope.get("beta_slow") is not None:
-            writer.add_rope_scaling_yarn_beta_slow(_number(rope, "beta_slow", float))
+            writer.add_rope_scaling_yarn_beta_slow(read_number(rope, "beta_slow", float))
     elif kind not in ("default", "llama3"):
         raise ConversionError(f"rope_type is {kind!r}; known are default, linear, llama3, yarn")
 
 
 def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> NDArray[np.float32]:
     """Return what each frequency is divided by, [head_dim / 2]: slow ones by `factor`, fast ones by 1."""
-    base = _number(rope, "rope_theta", float)
-    factor = _number(rope, "factor", float, 8.0)
-    low = _number(rope, "low_freq_factor", float, 1.0)
-    high = _number(rope, "high_freq_factor", float, 4.0)
-    context = _number(rope, "original_max_position_embeddings", int, 8192)
+    base = read_number(rope, "rope_theta", float)
+    factor = read_number(rope, "factor", float, 8.0)
+    low = read_number(rope, "low_freq_factor", float, 1.0)
+    high = read_number(rope, "high_freq_factor", float, 4.0)
+    context = read_number(rope, "original_max_position_embeddings", int, 8192)
     if factor <= 0 or low <= 0 or high <= low:
         raise ConversionError(
             f"rope scaling has factor {factor}, low {low}, high {high}; 0 < low < high is needed"
@@ -271,16 +222,3 @@ def _llama3_factors(rope: Mapping[str, Any], head_dim: int) -> NDArray[np.float3
     # The share that is not slowed falls from 1 to 0 between the two wavelengths.
     keep = np.clip((context / wavelength - low) / (high - low), 0.0, 1.0)
     return (1 / ((1 - keep) / factor + keep)).astype(np.float32)
-
-
-def _read_pooling(folder: Path) -> gguf.PoolingType:
-    """Return the pooling of sentence-transformers' folder; plain folders are pooled by mean."""
-    path = folder / "1_Pooling" / "config.json"
-    if not path.exists():
-        return gguf.PoolingType.MEAN
-    pooling = read_json(path)
-    chosen = [kind for key, kind in _POOLING.items() if pooling.get(key) is True]
-    if len(chosen) != 1:
-        on = [key for key, value in pooling.items() if key.startswith("pooling_mode") and value]
-        raise ConversionError(f"{path} asks for {on}; exactly one of {', '.join(_POOLING)} is expected")
-    return chosen[0]

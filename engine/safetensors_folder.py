@@ -34,14 +34,22 @@ class StoredTensor:
     dtype: str
     shape: tuple[int, ...]
 
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one value. Raises: ConversionError."""
+        return self._numpy_dtype().itemsize
+
     def map(self) -> NDArray[Any]:
         """Return the raw values, memory-mapped; BF16 as uint16. Raises: ConversionError."""
+        values: NDArray[Any] = np.memmap(self.path, self._numpy_dtype(), "r", self.offset, self.shape)
+        return values
+
+    def _numpy_dtype(self) -> np.dtype[Any]:
         if self.dtype not in _DTYPES:
             raise ConversionError(
                 f"tensor {self.name} is of type {self.dtype}; known are {', '.join(_DTYPES)}"
             )
-        values: NDArray[Any] = np.memmap(self.path, _DTYPES[self.dtype], "r", self.offset, self.shape)
-        return values
+        return _DTYPES[self.dtype]
 
     def to_float(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """Widen raw values, or some of their rows, to float32."""

@@ -1,0 +1,100 @@
+"""What `convert` needs to know of an architecture, and how its config.json is read."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+import gguf
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.errors import ConversionError
+from engine.safetensors_folder import StoredTensor, read_json
+
+T = TypeVar("T", int, float, str)
+VocabKind = Literal["bert", "causal"]
+MAX_LAYERS = 1024
+MAX_SIZE = 1 << 24
+_POOLING = {
+    "pooling_mode_mean_tokens": gguf.PoolingType.MEAN,
+    "pooling_mode_cls_token": gguf.PoolingType.CLS,
+    "pooling_mode_lasttoken": gguf.PoolingType.LAST,
+}
+
+
+class Conversion(Protocol):
+    """One model to convert; `name` is the architecture as config.json says."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def arch(self) -> gguf.MODEL_ARCH: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def vocab(self) -> VocabKind:
+        """Which vocabulary the folder should hold."""
+
+    def tensors(self, stored: StoredTensor) -> Iterable[tuple[str, StoredTensor]]:
+        """Give what becomes of a tensor of the folder: nothing, itself, or some of its rows, under names that
+        gguf's tensor map knows."""
+
+    def permute_heads(self, name: str) -> int | None:
+        """Return the heads whose rows are reordered: llama.cpp turns pairs, Hugging Face halves."""
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a GGUF tensor, slowest dimension first, or None where any is taken."""
+
+    def required(self) -> Iterator[str]:
+        """List the GGUF tensors without which the model does not run."""
+
+    def extra_tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Make the tensors that GGUF has and the folder has not."""
+
+    def write_hparams(self, writer: gguf.GGUFWriter, folder: Path) -> None:
+        """Write the architecture's keys. Raises: ConversionError."""
+
+
+def rows_of(tensor: StoredTensor, first: int, n: int) -> StoredTensor:
+    """Give rows [first, first + n) of a tensor. Raises: ConversionError where it has fewer."""
+    if first + n > tensor.shape[0]:
+        raise ConversionError(f"tensor {tensor.name} is {tensor.shape}; {first + n} rows are expected")
+    row_bytes = tensor.itemsize * math.prod(tensor.shape[1:])
+    return replace(tensor, offset=tensor.offset + first * row_bytes, shape=(n, *tensor.shape[1:]))
+
+
+def read_size(config: Mapping[str, Any], key: str, limit: int, *, default: int | None = None) -> int:
+    """Read a count from 1 to `limit`. Raises: ConversionError."""
+    value = config.get(key)
+    if value is None:
+        value = default
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= limit:
+        raise ConversionError(f"config.json has {key} {value!r}; a number from 1 to {limit} is expected")
+    return value
+
+
+def read_number(values: Mapping[str, Any], key: str, kind: type[T], default: T | None = None) -> T:
+    """Read a finite number. Raises: ConversionError."""
+    value = values.get(key)
+    if value is None:
+        value = default
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ConversionError(f"config.json has {key} {value!r}; a number is expected")
+    return kind(value)
+
+
+def read_pooling(folder: Path) -> gguf.PoolingType:
+    """Return the pooling of sentence-transformers' folder; plain folders are pooled by mean."""
+    path = folder / "1_Pooling" / "config.json"
+    if not path.exists():
+        return gguf.PoolingType.MEAN
+    pooling = read_json(path)
+    chosen = [kind for key, kind in _POOLING.items() if pooling.get(key) is True]
+    if len(chosen) != 1:
+        on = [key for key, value in pooling.items() if key.startswith("pooling_mode") and value]
+        raise ConversionError(f"{path} asks for {on}; exactly one of {', '.join(_POOLING)} is expected")
+    return chosen[0]
