@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import llama_cpp as api
@@ -14,7 +15,6 @@ import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -49,6 +49,11 @@ def start() -> None:
 def system_info() -> str:
     """Describe the instruction sets of this build as llama.cpp prints them."""
     return str(api.llama_print_system_info().decode())
+
+
+def has_blas() -> bool:
+    """Tell whether this build has the BLAS backend, which expands weights and multiplies in F32."""
+    return any(Path(api.__file__).parent.glob("lib/*ggml-blas*"))
 
 
 @dataclass(frozen=True, slots=True)
