@@ -132,10 +132,19 @@ class Encoder:
     context_length: int
     embedding_length: int
     pooling: str
-    """mean or cls, from the file."""
+    """mean, cls, last or rank, from the file."""
+    n_scores: int
+    """Scores that the head gives, 0 where the file has none."""
     weight_bytes: int
     def encode(self, batch: Seq[NDArray[np.int32]], normalize: bool = True) -> NDArray[np.float32]:
         """Pooled vectors [n, embedding_length] of token sequences that carry their special tokens.
 
-        Raises: ValueError (empty sequence, id outside the vocabulary, longer than the context).
+        Raises: ValueError (empty sequence, id outside the vocabulary, longer than the context, a file that
+        pools by rank).
+        """
+    def score(self, batch: Seq[tuple[NDArray[np.int32], int]]) -> NDArray[np.float32]:
+        """What the head makes of the first token, [n, n_scores].
+
+        Each item is a token sequence that carries its special tokens, and the index at which the second text
+        begins. Raises: as `encode`; ValueError where there is no head.
         """

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,12 @@ class EmbedderFingerprint:
     normalized: bool = True
 
 
+class TextEncoder(Protocol):
+    """A native model that turns token sequences into vectors."""
+
+    def encode(self, batch: Sequence[NDArray[np.int32]], normalize: bool = True) -> NDArray[np.float32]: ...
+
+
 class Embedder:
     """An embedding model; thread-safe and blocking."""
 
@@ -31,6 +37,7 @@ class Embedder:
         self,
         name: str,
         tokenizer: Tokenizer,
+        encoder: TextEncoder,
         scheduler: Scheduler,
         fingerprint: EmbedderFingerprint,
         *,
@@ -42,6 +49,7 @@ class Embedder:
         self.max_tokens = max_tokens
         self.fingerprint = fingerprint
         self._tokenizer = tokenizer
+        self._encoder = encoder
         self._scheduler = scheduler
 
     def count_tokens(self, text: str) -> int:
@@ -63,4 +71,8 @@ class Embedder:
                 raise ContextTooLong(
                     f"text {index} has {len(tokens)} tokens; {self.name} reads at most {self.max_tokens}"
                 )
-        return self._scheduler.embed(batch, urgent=is_query).result()
+        return self._scheduler.encode(
+            [len(tokens) for tokens in batch],
+            lambda first, end: self._encoder.encode(batch[first:end]),
+            urgency=kind,
+        ).result()

@@ -4,6 +4,8 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -13,6 +15,7 @@ from engine.chat_model import ChatModel
 from engine.chat_template import ChatTemplate
 from engine.embedder import Embedder, EmbedderFingerprint
 from engine.errors import ModelNotFound, UnsupportedModel
+from engine.reranker import CrossEncoder, Reranker
 from engine.scheduler import Scheduler, SchedulerStatus
 from engine.tokenizer import Tokenizer, load_tokenizer
 
@@ -46,18 +49,21 @@ class Engine:
         self,
         pool: _native.ThreadPool,
         decoder: _native.Decoder | None,
-        encoder: _native.Encoder | None,
         scheduler: Scheduler,
+        *,
         chat: ChatModel | None,
         embedder: Embedder | None,
+        reranker: Reranker | None,
+        weight_bytes: int,
     ) -> None:
         """Join the parts; use `open`."""
         self.chat = chat
         self.embedder = embedder
+        self.reranker = reranker
         self._pool = pool
         self._decoder = decoder
-        self._encoder = encoder
         self._scheduler = scheduler
+        self._weight_bytes = weight_bytes
 
     @classmethod
     def open(
@@ -65,6 +71,7 @@ class Engine:
         *,
         chat_model: Path | None,
         embedding_model: Path | None,
+        rerank_model: Path | None = None,
         threads: int | None = None,
         cache_tokens: int | None = None,
         queue_limit: int = 64,
@@ -77,27 +84,23 @@ class Engine:
         Raises: ModelNotFound, UnsupportedModel (the message names file, key or tensor), ValueError (threads).
         """
         pool = _native.ThreadPool(threads or n_cores(), instruction_set)
-        decoder = encoder = tokenizer = None
+        decoder = tokenizer = encoder = scorer = None
         if chat_model is not None:
             chat_file = _open_file(chat_model)
             n_tokens = cache_tokens or _affordable_tokens(chat_file)
-            try:
-                # Before the tokenizer: an unknown architecture is the first thing to say.
+            # Before the tokenizer: an unknown architecture is the first thing to say.
+            with _naming(chat_model):
                 decoder = _native.Decoder(chat_file, pool, cache_tokens=n_tokens)
-            except _native.GgufError as error:
-                raise UnsupportedModel(f"{chat_model}: {error}") from error
-            tokenizer = _tokenizer(chat_model, chat_file)
-            _check_vocabulary(chat_model, tokenizer, decoder.vocab_size)
+                tokenizer = load_tokenizer(chat_file)
+                _check_vocabulary(tokenizer, decoder.vocab_size)
         if embedding_model is not None:
-            embedding_file = _open_file(embedding_model)
-            try:
-                encoder = _native.Encoder(embedding_file, pool)
-            except _native.GgufError as error:
-                raise UnsupportedModel(f"{embedding_model}: {error}") from error
-            embedding_tokenizer = _tokenizer(embedding_model, embedding_file)
-            _check_vocabulary(embedding_model, embedding_tokenizer, encoder.vocab_size)
-        scheduler = Scheduler(decoder, encoder, tokenizer, queue_limit=queue_limit)
-        chat = embedder = None
+            encoder, embedding_tokenizer = _open_encoder(embedding_model, pool)
+        if rerank_model is not None:
+            with _naming(rerank_model):
+                rank_encoder, rank_tokenizer = _open_encoder(rerank_model, pool)
+                scorer = CrossEncoder(rank_tokenizer, rank_encoder)
+        scheduler = Scheduler(decoder, tokenizer, queue_limit=queue_limit)
+        chat = embedder = reranker = None
         if chat_model is not None and decoder is not None and tokenizer is not None:
             chat = ChatModel(
                 model_name(chat_model),
@@ -119,19 +122,30 @@ class Engine:
             embedder = Embedder(
                 model_name(embedding_model),
                 embedding_tokenizer,
+                encoder,
                 scheduler,
                 fingerprint,
                 max_tokens=encoder.context_length,
             )
-        return cls(pool, decoder, encoder, scheduler, chat, embedder)
+        if rerank_model is not None and scorer is not None:
+            reranker = Reranker(model_name(rerank_model), scorer, scheduler)
+        weight_bytes = sum(model.weight_bytes for model in (decoder, encoder, scorer) if model is not None)
+        return cls(
+            pool,
+            decoder,
+            scheduler,
+            chat=chat,
+            embedder=embedder,
+            reranker=reranker,
+            weight_bytes=weight_bytes,
+        )
 
     def status(self) -> EngineStatus:
         """Tell what runs on what, and how busy it is."""
-        models = [model for model in (self._decoder, self._encoder) if model is not None]
         return EngineStatus(
             instruction_set=self._pool.instruction_set,
             n_threads=self._pool.n_threads,
-            weight_bytes=sum(model.weight_bytes for model in models),
+            weight_bytes=self._weight_bytes,
             cache_bytes=self._decoder.cache_bytes if self._decoder else 0,
             scheduler=self._scheduler.status(),
         )
@@ -170,18 +184,29 @@ def _open_file(path: Path) -> _native.GgufFile:
         raise UnsupportedModel(f"{path}: {error}") from error
 
 
-def _tokenizer(path: Path, file: _native.GgufFile) -> Tokenizer:
+def _open_encoder(path: Path, pool: _native.ThreadPool) -> tuple[_native.Encoder, Tokenizer]:
+    file = _open_file(path)
+    with _naming(path):
+        encoder = _native.Encoder(file, pool)
+        tokenizer = load_tokenizer(file)
+        _check_vocabulary(tokenizer, encoder.vocab_size)
+    return encoder, tokenizer
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's name before what is wrong with it."""
     try:
-        return load_tokenizer(file)
-    except UnsupportedModel as error:
-        raise UnsupportedModel(f"{path}: {error}") from error
+        yield
+    except (_native.GgufError, UnsupportedModel) as error:
+        message = str(error)
+        raise UnsupportedModel(message if message.startswith(f"{path}: ") else f"{path}: {error}") from error
 
 
-def _check_vocabulary(path: Path, tokenizer: Tokenizer, n_embeddings: int) -> None:
+def _check_vocabulary(tokenizer: Tokenizer, n_embeddings: int) -> None:
     if tokenizer.vocab_size > n_embeddings:
         raise UnsupportedModel(
-            f"{path}: the tokenizer has {tokenizer.vocab_size} tokens, "
-            f"but the model only {n_embeddings} embeddings"
+            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {n_embeddings} embeddings"
         )
 
 

@@ -1,8 +1,8 @@
 """One thread owns the native step; everyone else hands in work and waits.
 
 Each step is one batch: the next token of every sequence that writes, plus a slice of the prompts still to be
-read, so that a long prompt never freezes the others. Embedding runs between steps: queries at once, documents
-in the share of time that chat leaves them.
+read, so that a long prompt never freezes the others. Embedding and ranking run between steps: queries at
+once, rankings a micro-batch after each step, documents in the share of time that chat leaves them.
 """
 
 import atexit
@@ -11,9 +11,10 @@ import secrets
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +26,10 @@ from engine.grammar import Matcher
 from engine.stop_text import StopText
 from engine.tokenizer import StreamDecoder, Tokenizer
 
-TokenArray = NDArray[np.int32]
 Vectors = NDArray[np.float32]
+Encode = Callable[[int, int], Vectors]
+"""Computes the rows of the sequences [first, end) of a request."""
+Urgency = Literal["query", "ranking", "document"]
 
 _LONGEST_SLICE = 512  # prompt tokens of one step
 _SHORTEST_SLICE = 16
@@ -60,10 +63,11 @@ class _Chat:
 
 
 @dataclass(slots=True, eq=False)
-class _Embedding:
-    """An embedding request: token sequences, and the vectors so far."""
+class _Encoding:
+    """An encoder's request: the lengths of its token sequences, and their rows so far."""
 
-    batch: Sequence[TokenArray]
+    lengths: Sequence[int]
+    encode: Encode
     future: Future[Vectors]
     parts: list[Vectors] = field(default_factory=list)
     n_done: int = 0
@@ -84,27 +88,28 @@ class SchedulerStatus:
 
 
 class Scheduler:
-    """Runs chats and embeddings of one decoder and one encoder; see the module."""
+    """Runs the chats of one decoder and the batches of encoders; see the module."""
 
     def __init__(
         self,
         decoder: _native.Decoder | None,
-        encoder: _native.Encoder | None,
         tokenizer: Tokenizer | None,
         *,
         queue_limit: int,
     ) -> None:
         """Start the thread. `tokenizer` is the decoder's; `queue_limit` is how many chats may wait."""
         self._decoder = decoder
-        self._encoder = encoder
         self._tokenizer = tokenizer
         self._queue_limit = queue_limit
         self._known_tokens = _known_tokens(decoder, tokenizer)
         self._work = threading.Condition()
         self._waiting: deque[_Chat] = deque()
         self._running: list[_Chat] = []
-        self._queries: deque[_Embedding] = deque()
-        self._documents: deque[_Embedding] = deque()
+        self._encodings: dict[Urgency, deque[_Encoding]] = {
+            "query": deque(),
+            "ranking": deque(),
+            "document": deque(),
+        }
         self._stopping = False
         self._seconds_per_token = 0.0
         self._embed_credit = 0.0
@@ -170,13 +175,16 @@ class Scheduler:
             self._work.notify()
         return generation
 
-    def embed(self, batch: Sequence[TokenArray], *, urgent: bool) -> Future[Vectors]:
-        """Queue token sequences; `urgent` ones go before documents and between chat steps at once."""
-        request = _Embedding(batch, Future())
+    def encode(self, lengths: Sequence[int], encode: Encode, *, urgency: Urgency) -> Future[Vectors]:
+        """Queue sequences of `lengths` tokens; `encode` is called for some of them after the other.
+
+        Raises: EngineClosed.
+        """
+        request = _Encoding(lengths, encode, Future())
         with self._work:
             if self._stopping:
                 raise EngineClosed("the engine is closed")
-            (self._queries if urgent else self._documents).append(request)
+            self._encodings[urgency].append(request)
             self._work.notify()
         return request.future
 
@@ -186,7 +194,7 @@ class Scheduler:
             return SchedulerStatus(
                 n_running=len(self._running),
                 n_waiting=len(self._waiting),
-                n_embedding=len(self._queries) + len(self._documents),
+                n_embedding=sum(map(len, self._encodings.values())),
                 n_blocks=self._decoder.n_blocks if self._decoder else 0,
                 n_free_blocks=self._decoder.n_free_blocks if self._decoder else 0,
                 n_prompt_tokens=self._n_prompt_tokens,
@@ -217,14 +225,14 @@ class Scheduler:
                 batch = self._plan()
                 if batch:
                     self._step(batch)
-                self._embed(busy=bool(batch))
+                self._encode(busy=bool(batch))
         finally:  # whatever happened: nobody waits for a thread that is gone
             self._end_all(EngineClosed("the engine was closed"))
 
     def _wait_for_work(self) -> bool:
         with self._work:
             self._work.wait_for(
-                lambda: self._stopping or self._waiting or self._running or self._queries or self._documents
+                lambda: self._stopping or self._waiting or self._running or any(self._encodings.values())
             )
             return not self._stopping
 
@@ -372,32 +380,34 @@ class Scheduler:
         chat.sequence.release()
         chat.generation.put(error)
 
-    def _embed(self, *, busy: bool) -> None:
-        """Run all queries and, if idle or in credit, one micro-batch of documents."""
-        while self._queries:
-            self._embed_some(self._queries, _EMBED_TOKENS)
-        if not self._documents or (busy and self._embed_credit <= 0):
-            return
-        started = time.perf_counter()
-        self._embed_some(self._documents, _EMBED_TOKENS_BETWEEN if busy else _EMBED_TOKENS)
-        self._embed_credit -= time.perf_counter() - started
+    def _encode(self, *, busy: bool) -> None:
+        """Run all queries, then one micro-batch: of a ranking, or of documents if idle or in credit."""
+        queries, rankings, documents = self._encodings.values()
+        while queries:
+            self._encode_some(queries, _EMBED_TOKENS)
+        n_tokens = _EMBED_TOKENS_BETWEEN if busy else _EMBED_TOKENS
+        if rankings:  # somebody waits for it
+            self._encode_some(rankings, n_tokens)
+        elif documents and not (busy and self._embed_credit <= 0):
+            started = time.perf_counter()
+            self._encode_some(documents, n_tokens)
+            self._embed_credit -= time.perf_counter() - started
 
-    def _embed_some(self, queue: deque[_Embedding], n_tokens: int) -> None:
-        assert self._encoder is not None  # noqa: S101 - the embedder exists only with an encoder
+    def _encode_some(self, queue: deque[_Encoding], n_tokens: int) -> None:
         request = queue[0]
         end = request.n_done
-        while end < len(request.batch) and (end == request.n_done or n_tokens >= len(request.batch[end])):
-            n_tokens -= len(request.batch[end])
+        while end < len(request.lengths) and (end == request.n_done or n_tokens >= request.lengths[end]):
+            n_tokens -= request.lengths[end]
             end += 1
         try:
-            request.parts.append(self._encoder.encode(request.batch[request.n_done : end]))
+            request.parts.append(request.encode(request.n_done, end))
         except (ValueError, RuntimeError, MemoryError) as error:
-            _log.exception("an embedding of %d sequences failed", len(request.batch))
+            _log.exception("an encoding of %d sequences failed", len(request.lengths))
             queue.popleft()
-            request.future.set_exception(GenerationFailed(f"the model could not embed: {error}"))
+            request.future.set_exception(GenerationFailed(f"the model could not encode: {error}"))
             return
         request.n_done = end
-        if end == len(request.batch):
+        if end == len(request.lengths):
             queue.popleft()
             request.future.set_result(np.concatenate(request.parts))
 
@@ -405,10 +415,12 @@ class Scheduler:
         with self._work:
             self._stopping = True
             chats = [*self._running, *self._waiting]
-            embeddings = [*self._queries, *self._documents]
-            for queue in (self._running, self._waiting, self._queries, self._documents):
+            encodings = [request for queue in self._encodings.values() for request in queue]
+            self._running.clear()
+            self._waiting.clear()
+            for queue in self._encodings.values():
                 queue.clear()
-        for request in embeddings:
+        for request in encodings:
             request.future.set_exception(error)
         for chat in chats:
             chat.sequence.release()

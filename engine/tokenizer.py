@@ -38,6 +38,8 @@ class SpecialIds:
     eos: int | None
     prefix: int | None
     suffix: int | None
+    separators: tuple[int, ...] = ()
+    """What stands between the two texts of a pair."""
 
 
 class Tokenizer:
@@ -61,6 +63,7 @@ class Tokenizer:
         self._model = model
         self._prefix = special.prefix
         self._suffix = special.suffix
+        self._separators = special.separators
         self._is_byte_level = vocabulary.kind == "gpt2"
         self._letters = byte_alphabet()
         self._user_tokens = _special_texts(vocabulary, (TokenType.USER_DEFINED,))
@@ -83,6 +86,16 @@ class Tokenizer:
         if self._suffix is not None:
             ids.append(self._suffix)
         return ids
+
+    def join_pair(self, first: Sequence[int], second: Sequence[int]) -> tuple[list[int], int]:
+        """Put the special tokens of a pair around two texts; return the ids and where the second begins."""
+        ids = [] if self._prefix is None else [self._prefix]
+        ids += [*first, *self._separators]
+        begins = len(ids)
+        ids += second
+        if self._suffix is not None:
+            ids.append(self._suffix)
+        return ids, begins
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Join tokens to text; bytes that are not UTF-8 become U+FFFD. Raises: IndexError."""
@@ -200,7 +213,8 @@ def load_tokenizer(file: Metadata) -> Tokenizer:
         raise UnsupportedModel(
             "the tokenizer puts an EOS token last, but tokenizer.ggml.eos_token_id names none"
         )
-    special = SpecialIds(bos, eos, bos if add_bos else None, suffix if add_eos else None)
+    separators = () if suffix is None else (suffix,)
+    special = SpecialIds(bos, eos, bos if add_bos else None, suffix if add_eos else None, separators)
     return Tokenizer(vocabulary, built.model, special, add_space_prefix=built.add_space_prefix)
 
 

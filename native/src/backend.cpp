@@ -246,6 +246,13 @@ void Backend::gelu(Buffer& x, std::size_t n) {
     each_row(n, x.width(), [&](std::size_t i) { kernels_.gelu(x.row(i), x.width()); });
 }
 
+void Backend::tanh(Buffer& x, std::size_t n) {
+    each_row(n, x.width(), [&](std::size_t i) {
+        float* row = x.row(i);
+        for (std::size_t d = 0; d < x.width(); ++d) row[d] = std::tanh(row[d]);
+    });
+}
+
 void Backend::add(const Buffer& x, std::size_t n, Buffer& out) {
     each_row(n, x.width(), [&](std::size_t i) { kernels_.add(x.row(i), x.width(), out.row(i)); });
 }

@@ -105,6 +105,7 @@ class Backend {
                     const std::vector<float>& bias, float epsilon, Buffer& out);
     void silu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out);
     void gelu(Buffer& x, std::size_t n);
+    void tanh(Buffer& x, std::size_t n);
     void add(const Buffer& x, std::size_t n, Buffer& out);
     // Turns the first angles.width() values of every head; angles [n][cosines then sines].
     void rotate(Buffer& x, std::size_t n, std::size_t head_dim, const Buffer& angles);

@@ -158,6 +158,17 @@ Floats encode(Encoder& encoder, const std::vector<TokenIds>& batch, bool normali
     return to_numpy(std::move(values), {sequences.size(), encoder.embedding_length()});
 }
 
+Floats score(Encoder& encoder, const std::vector<std::pair<TokenIds, std::size_t>>& batch) {
+    std::vector<EncoderInput> inputs;
+    for (const auto& [ids, second_text] : batch) inputs.push_back({span(ids), second_text});
+    std::vector<float> values;
+    {
+        const nb::gil_scoped_release release;
+        values = encoder.score(inputs);
+    }
+    return to_numpy(std::move(values), {inputs.size(), encoder.n_scores()});
+}
+
 void bind_gguf(nb::module_& m) {
     nb::class_<GgufTensor>(m, "TensorInfo")
         .def_ro("name", &GgufTensor::name)
@@ -239,9 +250,11 @@ void bind_models(nb::module_& m) {
         .def_prop_ro("vocab_size", &Encoder::vocab_size)
         .def_prop_ro("context_length", &Encoder::context_length)
         .def_prop_ro("embedding_length", &Encoder::embedding_length)
-        .def_prop_ro("pooling", [](const Encoder& e) { return e.pooling() == Pooling::cls ? "cls" : "mean"; })
+        .def_prop_ro("pooling", [](const Encoder& e) { return name_of(e.pooling()); })
+        .def_prop_ro("n_scores", &Encoder::n_scores)
         .def_prop_ro("weight_bytes", &Encoder::weight_bytes)
-        .def("encode", &encode, "batch"_a, "normalize"_a = true);
+        .def("encode", &encode, "batch"_a, "normalize"_a = true)
+        .def("score", &score, "batch"_a);
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Bidirectional models that turn a token sequence into one vector: bert.
+// Bidirectional models that turn a token sequence into one vector, or into scores by a head on top: bert and
+// its relatives that differ by positions, gates and norms.
 #pragma once
 
 #include <cstddef>
@@ -12,7 +13,15 @@
 
 namespace quarry {
 
-enum class Pooling : std::uint8_t { mean = 1, cls = 2 };  // as in GGUF files
+enum class Pooling : std::uint8_t { mean = 1, cls = 2, last = 3, rank = 4 };  // as in GGUF files
+
+const char* name_of(Pooling pooling);
+
+// One input. Models that know two kinds of text (question and passage) are told where the second begins.
+struct EncoderInput {
+    std::span<const std::int32_t> tokens;
+    std::size_t second_text;  // tokens.size() where there is none
+};
 
 class Encoder {
   public:
@@ -26,37 +35,61 @@ class Encoder {
     std::size_t embedding_length() const { return width_; }
     std::size_t weight_bytes() const { return weight_bytes_; }
     Pooling pooling() const { return pooling_; }
+    // Scores that the head gives, 0 where the file has none.
+    std::size_t n_scores() const { return head_output_.rows; }
 
     // Pooled vectors, [batch.size()][embedding_length]. Throws: std::invalid_argument.
     std::vector<float> encode(std::span<const std::span<const std::int32_t>> batch, bool normalize);
+    // What the head makes of the first token, [batch.size()][n_scores]. Throws: std::invalid_argument.
+    std::vector<float> score(std::span<const EncoderInput> batch);
 
   private:
+    struct Norm {
+        std::vector<float> weight, bias;  // empty where the model has none
+    };
     struct Layer {
-        Weight query, key, value, attention_output, up, down;
-        std::vector<float> attention_norm, attention_norm_bias, output_norm, output_norm_bias;
+        Weight query, key, value, attention_output, gate, up, down;
+        Norm query_norm, key_norm, attention_norm, second_norm, output_norm;
     };
 
-    Weight load(const std::string& name, std::size_t rows, std::size_t width);
-    std::vector<float> load_vector(const std::string& name);
+    void load_sizes();
+    void load_embeddings();
+    void load_head();
     void load_layer(std::size_t index);
-    void encode_part(std::span<const std::span<const std::int32_t>> batch, bool normalize, float* out);
-    void embed(std::span<const std::span<const std::int32_t>> batch);
+    void load_attention(Layer& layer, const std::string& prefix);
+    void load_feed_forward(Layer& layer, const std::string& prefix);
+    Weight load(const std::string& name, std::size_t rows, std::size_t width);
+    // Rows [first, first + rows) of a matrix of `all` rows.
+    Weight load_rows(const std::string& name, std::size_t all, std::size_t first, std::size_t rows,
+                     std::size_t width);
+    std::vector<float> load_vector(const std::string& name);
+    Norm load_norm(const std::string& name, bool required = true);
+
+    void check(std::span<const EncoderInput> batch) const;
+    // Runs the model over as many inputs from `first` on as make one pass; returns the index behind them.
+    std::size_t run_pass(std::span<const EncoderInput> batch, std::size_t first);
+    void place(std::span<const EncoderInput> batch);
+    void embed();
     void run_layer(const Layer& layer, std::size_t n);
+    void feed_forward(const Layer& layer, std::size_t n);
+    void norm(const Norm& norm, Buffer& x, std::size_t n);
     void pool(const SequenceRows& rows, bool normalize, float* out) const;
 
     std::shared_ptr<const GgufFile> file_;
     std::shared_ptr<Backend> backend_;
-    std::string architecture_;
+    std::string architecture_, prefix_;
     std::size_t vocab_size_ = 0, context_length_ = 0, width_ = 0, n_layers_ = 0, n_heads_ = 0,
                 feed_forward_ = 0;
     std::size_t weight_bytes_ = 0;
     float epsilon_ = 0;
     Pooling pooling_ = Pooling::mean;
     const GgufTensor* token_embeddings_ = nullptr;
-    const GgufTensor* position_embeddings_ = nullptr;
-    const GgufTensor* type_embeddings_ = nullptr;  // may be absent
-    std::vector<float> embedding_norm_, embedding_norm_bias_;
+    const GgufTensor* position_embeddings_ = nullptr;  // absent where positions are rotary
+    const GgufTensor* type_embeddings_ = nullptr;      // may be absent
+    std::vector<double> frequencies_;                  // of rotary positions, [head_dim / 2]
+    Norm embedding_norm_;
     std::vector<Layer> layers_;
+    Weight head_, head_output_;  // head_ may be absent
 
     struct Buffers;
     std::unique_ptr<Buffers> buffers_;

@@ -275,6 +275,15 @@ std::uint64_t GgufTensor::rows() const {
     return n;
 }
 
+GgufTensor rows_of(const GgufTensor& tensor, std::uint64_t first, std::uint64_t n) {
+    const std::size_t row_bytes = tensor.width() / tensor.type->block_weights * tensor.type->block_bytes;
+    GgufTensor rows = tensor;
+    rows.shape = {tensor.width(), n};
+    rows.offset += first * row_bytes;
+    rows.bytes = tensor.bytes.subspan(first * row_bytes, n * row_bytes);
+    return rows;
+}
+
 GgufFile::GgufFile(const std::string& path) : mapping_(path) {
     Cursor cursor(mapping_.bytes());
     const auto magic = cursor.take(4, "the magic number");

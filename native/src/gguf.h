@@ -81,6 +81,9 @@ struct GgufTensor {
     std::uint64_t rows() const;  // product of all but the first dimension
 };
 
+// Rows [first, first + n) of a matrix that has them, as a tensor of its own.
+GgufTensor rows_of(const GgufTensor& tensor, std::uint64_t first, std::uint64_t n);
+
 class GgufFile {
   public:
     // Throws: GgufError (malformed), std::system_error (cannot be opened or mapped).

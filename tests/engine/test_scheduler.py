@@ -386,7 +386,7 @@ def test_rows_without_a_token_are_never_drawn(tiny_models: Path) -> None:
     for key in ("tokens", "token_type"):
         metadata[f"tokenizer.ggml.{key}"] = metadata[f"tokenizer.ggml.{key}"][:280]  # type: ignore[index]  # lists
     decoder = native.Decoder(native.GgufFile(str(path)), native.ThreadPool(1), cache_tokens=256)
-    scheduler = Scheduler(decoder, None, load_tokenizer(metadata), queue_limit=1)
+    scheduler = Scheduler(decoder, load_tokenizer(metadata), queue_limit=1)
     try:
         params = GenerationParams(
             temperature=100, seed=3, n_logprobs=20, logit_bias=dict.fromkeys(range(280, 288), 300)
