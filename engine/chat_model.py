@@ -46,17 +46,28 @@ class ChatModel:
         """Say whether the model's template tells of tools, calls and results."""
         return "tools" in self._template.source
 
+    @property
+    def thinks(self) -> bool:
+        """Say whether the model may write thoughts in <think> tags before its answer."""
+        return "</think>" in self._template.source
+
     def render(
-        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
     ) -> str:
         """Write a conversation as the model's template has it, up to where the answer begins.
 
-        `tools`: function tools as OpenAI writes them, for a template that knows them.
+        `tools`: function tools as OpenAI writes them, for a template that knows them. `thinking`: whether a
+        template that leaves the choice lets the model think first; None as the template does by itself.
 
         Raises: TemplateError.
         """
+        extra = {} if thinking is None else {"enable_thinking": thinking}
         return self._template.render(
-            messages, add_generation_prompt=True, tools=list(tools) if tools else None
+            messages, add_generation_prompt=True, tools=list(tools) if tools else None, **extra
         )
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
@@ -68,10 +79,15 @@ class ChatModel:
         return self._tokenizer.decode(token_ids, skip_special=False)
 
     def prompt_tokens(
-        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
     ) -> list[int]:
-        """Render and cut a conversation. Raises: TemplateError."""
-        return self._tokenizer.encode(self.render(messages, tools=tools), parse_special=True)
+        """Render and cut a conversation; see `render`. Raises: TemplateError."""
+        rendered = self.render(messages, tools=tools, thinking=thinking)
+        return self._tokenizer.encode(rendered, parse_special=True)
 
     def generate(self, prompt: Sequence[int], params: GenerationParams) -> Generation:
         """Begin to continue `prompt`.

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -85,6 +86,9 @@ class Generation:
         """Open the channel of a request that was admitted; `on_cancel` tells the scheduler."""
         self.n_prompt_tokens = n_prompt_tokens
         self.n_completion_tokens = 0
+        self.queued_s = 0.0
+        """How long the request waited until it was first let in."""
+        self._created = time.perf_counter()
         self._on_cancel = on_cancel
         self._changed = threading.Condition()
         self._items: deque[Delta | EngineError] = deque()
@@ -94,6 +98,10 @@ class Generation:
     def cancel(self) -> None:
         """Stop and free everything at the next step; the iteration then ends with `cancelled`."""
         self._on_cancel()
+
+    def note_start(self) -> None:
+        """Note that the request is let in (for the scheduler); only the first time counts."""
+        self.queued_s = self.queued_s or time.perf_counter() - self._created
 
     def put(self, item: Delta | EngineError) -> None:
         """Hand a piece, or the error that ends it all, to the reader (for the scheduler)."""

@@ -254,6 +254,7 @@ class Scheduler:
                 return
             with self._work:
                 self._running.append(self._waiting.popleft())
+            chat.generation.note_start()
 
     def _blocks_needed(self, chat: _Chat, n_tokens: int) -> int:
         assert self._decoder is not None  # noqa: S101 - chats exist only with a decoder

@@ -8,19 +8,23 @@ _RETRY_AFTER_S = 5
 
 
 class Admission:
-    """Counts the generations inside, from before their search to their last byte. Event loop only."""
+    """Counts the requests inside, from before their search to their last byte. Event loop only."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.n_inside = 0
 
-    def enter(self) -> Callable[[], None]:
-        """Take a place; call what comes back to leave it, as often as you like. Raises: Overloaded."""
+    def check(self) -> None:
+        """Pass where a place is free now. Raises: Overloaded."""
         if self.n_inside >= self._limit:
             raise Overloaded(
                 f"{self.n_inside} requests are being answered or wait; the limit is {self._limit}",
                 headers={"Retry-After": str(_RETRY_AFTER_S)},
             )
+
+    def enter(self) -> Callable[[], None]:
+        """Take a place; call what comes back to leave it, as often as you like. Raises: Overloaded."""
+        self.check()
         self.n_inside += 1
         inside = True
 

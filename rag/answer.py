@@ -1,7 +1,7 @@
 """Answer a conversation: one stream of events, read by the HTTP API and by whoever comes later."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,6 +22,7 @@ from rag.ports import ChatModel, Engine, Generation, Message
 from rag.prompt import disarm, pack
 from rag.query import Conversation, read_conversation, search_query
 from rag.retriever import Passage, Retriever
+from rag.thinking import ThoughtFilter
 from rag.tools import ToolCall, Tools, flatten, may_be_call
 
 _NOTHING_FOUND = {
@@ -38,6 +39,16 @@ _LOOP_CHARACTERS = 8
 _TITLE_WORDS = 5
 _TITLE_CHARACTERS = 24
 _SUMMARY_TURNS = 6
+_TAG_TOKENS = 8  # at the end of a prompt, among which a template may open a thought
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """How documents are searched, where the request says so. `accepts` gets the path of a document."""
+
+    limit: int | None = None
+    accepts: Callable[[str], bool] | None = None
+    least_similarity: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,9 @@ class Ask:
     with_footer: bool = True
     form: Form | None = None
     tools: Tools | None = None
+    thinking: bool | None = None
+    """Whether a model that thinks first shall; None: as it does by itself."""
+    search: Search = Search()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +104,14 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
+class Thought:
+    """A piece of what the model thinks before it answers."""
+
+    text: str
+    n_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Called:
     """The model calls tools of the client."""
 
@@ -106,9 +128,11 @@ class End:
     sources: tuple[Source, ...] = ()
     cited: tuple[int, ...] = ()
     annotations: tuple[dict[str, Any], ...] = ()
+    n_thought_tokens: int = 0
+    queued_s: float = 0.0
 
 
-Event = Retrieved | Started | Text | Called | End
+Event = Retrieved | Started | Thought | Text | Called | End
 
 
 async def answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
@@ -132,6 +156,8 @@ async def _answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
     elif chat is not None:
         is_own = ask.target.kind == "documents" and conversation.task != "question"
         plain = [*conversation.history, _last(ask, conversation)] if is_own else None
+        if conversation.task != "question":
+            ask = replace(ask, thinking=False)  # clients show all of a title
         events = _from_model(ask, plain or list(ask.messages), chat, parts)
     else:
         events = _without_model(conversation)
@@ -142,8 +168,15 @@ async def _answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
 
 async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) -> AsyncGenerator[Event, None]:
     query = search_query(conversation)
-    search = partial(parts.retriever.search, query, collections=ask.target.collections)
+    search = partial(
+        parts.retriever.search,
+        query,
+        collections=ask.target.collections,
+        limit=ask.search.limit,
+        accepts=ask.search.accepts,
+    )
     passages = await to_thread.run_sync(search)
+    passages = [p for p in passages if p.similarity >= ask.search.least_similarity]
     chat = parts.engine.chat
     if ask.form is not None and chat is not None:
         async for event in _formed(ask, ask.form, conversation, passages, parts):
@@ -164,7 +197,15 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
         return
     room, params = _budget(ask, chat, parts)
     prompt = await to_thread.run_sync(
-        partial(pack, conversation, passages, chat=chat, context_tokens=parts.context_tokens, room=room)
+        partial(
+            pack,
+            conversation,
+            passages,
+            chat=chat,
+            context_tokens=parts.context_tokens,
+            room=room,
+            thinking=ask.thinking,
+        )
     )
     yield Retrieved(query, prompt.sources)
     marks = CitationFilter(len(prompt.sources))
@@ -293,6 +334,7 @@ async def _formed(
             context_tokens=parts.context_tokens,
             room=room,
             instruction=form.instruction,
+            thinking=False,  # its words would not fit the form
         )
     )
     yield Retrieved(search_query(conversation), prompt.sources)
@@ -317,7 +359,7 @@ async def _with_tools(ask: Ask, tools: Tools, parts: Parts) -> AsyncGenerator[Ev
         async for piece in pieces:
             if isinstance(piece, End):
                 end = piece
-            elif is_prose:
+            elif is_prose or isinstance(piece, Thought):
                 yield piece
             elif isinstance(piece, Text):
                 written += piece.text
@@ -363,9 +405,12 @@ async def _from_model(
 
 
 async def generate(
-    chat: ChatModel, token_ids: list[int], params: GenerationParams
+    chat: ChatModel, token_ids: list[int], params: GenerationParams, *, with_thoughts: bool = True
 ) -> AsyncGenerator[Event, None]:
-    """Continue a prompt: Started, Text…, End. Raises: InvalidRequest, what the engine raises."""
+    """Continue a prompt: Started, Thought…, Text…, End. Without thoughts, all is text.
+
+    Raises: InvalidRequest, what the engine raises.
+    """
     start = _Start(chat, token_ids, params)
     try:
         generation = await to_thread.run_sync(start.run)
@@ -377,15 +422,45 @@ async def generate(
     try:
         yield Started(len(token_ids))
         finish_reason = None
+        thoughts = None
+        if with_thoughts and chat.thinks and params.grammar is None:
+            last = chat.detokenize(token_ids[-_TAG_TOKENS:])
+            thoughts = ThoughtFilter(is_open=last.rstrip().endswith("<think>"))
+        n_thought_tokens = 0
         async for delta in generation:
             finish_reason = delta.finish_reason
-            if delta.text or delta.logprobs:
-                yield Text(delta.text, (delta,))
+            for piece in _pieces(delta, thoughts):
+                if isinstance(piece, Thought):
+                    n_thought_tokens += piece.n_tokens
+                yield piece
         if finish_reason is None or finish_reason == "cancelled":
             raise EngineClosed("the engine ended the generation before it was complete")
-        yield End(finish_reason, len(token_ids), generation.n_completion_tokens)
+        yield End(
+            finish_reason,
+            len(token_ids),
+            generation.n_completion_tokens,
+            n_thought_tokens=n_thought_tokens,
+            queued_s=generation.queued_s,
+        )
     finally:
         generation.cancel()
+
+
+def _pieces(delta: Delta, thoughts: ThoughtFilter | None) -> Iterator[Thought | Text]:
+    if thoughts is None:
+        if delta.text or delta.logprobs:
+            yield Text(delta.text, (delta,))
+        return
+    parts = thoughts.feed(delta.text)
+    if delta.finish_reason is not None:
+        parts += thoughts.flush()
+    n_tokens = delta.n_tokens
+    for kind, text in parts:
+        if kind == "thought":
+            yield Thought(text, n_tokens)
+        else:
+            yield Text(text, (replace(delta, n_tokens=n_tokens),))
+        n_tokens = 0
 
 
 class _Start:
@@ -426,11 +501,13 @@ async def _without_model(conversation: Conversation) -> AsyncGenerator[Event, No
 def _prompt(ask: Ask, messages: list[Message], chat: ChatModel) -> list[int]:
     if ask.form is not None:
         messages = [*instruct(messages, ask.form.instruction)]
+    # A form leaves no room for thoughts.
+    thinking = False if ask.params.grammar is not None else ask.thinking
     if ask.tools is not None and chat.knows_tools:
-        return chat.prompt_tokens(messages, tools=ask.tools.specs)
+        return chat.prompt_tokens(messages, tools=ask.tools.specs, thinking=thinking)
     if ask.tools is not None:
-        return chat.prompt_tokens(ask.tools.tell(messages))
-    return chat.prompt_tokens(messages if chat.knows_tools else flatten(messages))
+        return chat.prompt_tokens(ask.tools.tell(messages), thinking=thinking)
+    return chat.prompt_tokens(messages if chat.knows_tools else flatten(messages), thinking=thinking)
 
 
 def _wanted(ask: Ask, parts: Parts) -> int:

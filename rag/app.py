@@ -11,7 +11,7 @@ from ingest.errors import IngestError
 from rag import wire
 from rag.admission import Admission
 from rag.answer import Parts
-from rag.api import chat, completions, embeddings, health, metrics_page, models, page, stores
+from rag.api import chat, completions, embeddings, files, health, metrics_page, models, page, stores
 from rag.api import library as library_routes
 from rag.boundary import Boundary, error_response
 from rag.errors import ApiError, to_api_error
@@ -20,6 +20,7 @@ from rag.ports import Engine, Library
 from rag.retriever import Retriever
 from rag.service import Service, service_of
 from rag.settings import Settings
+from rag.shutdown import Shutdown
 from rag.stores import Stores
 
 # NextChat appends /v1/... to whatever address it is given, and its own server route is imitated by others.
@@ -38,6 +39,8 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         redirect_slashes=False,
     )
     metrics = Metrics(engine, library)
+    admission, embedding_admission = Admission(settings.queue_limit), Admission(settings.queue_limit)
+    shutdown = Shutdown()
     retriever = Retriever(
         embedder=engine.embedder, library=library, limit=settings.top_k, candidates=settings.candidates
     )
@@ -49,7 +52,9 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         settings=settings,
         library=library,
         parts=Parts(engine, retriever, settings.context_tokens, settings.answer_tokens),
-        admission=Admission(settings.queue_limit),
+        admission=admission,
+        embedding_admission=embedding_admission,
+        shutdown=shutdown,
         embedding_threads=CapacityLimiter(_EMBEDDING_THREADS),
         started=wire.now(),
         metrics=metrics,
@@ -58,13 +63,20 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
     for kind in (ApiError, HTTPException, RequestValidationError, EngineError, IngestError):
         app.add_exception_handler(kind, _answer_error)
     routes = APIRouter()
-    for module in (chat, completions, embeddings, models, health, metrics_page, stores):
+    for module in (chat, completions, embeddings, models, health, metrics_page, files, stores):
         routes.include_router(module.router)
     for prefix in PREFIXES:
         app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")
     app.include_router(page.router)
     app.include_router(library_routes.router, prefix="/v1")
-    app.add_middleware(Boundary, settings=settings, on_failure=metrics.failed)
+    app.add_middleware(
+        Boundary,
+        settings=settings,
+        metrics=metrics,
+        admission=admission,
+        embedding_admission=embedding_admission,
+        shutdown=shutdown,
+    )
     return app
 
 

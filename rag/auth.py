@@ -4,9 +4,11 @@ import hashlib
 import hmac
 import ipaddress
 from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from rag.errors import Forbidden, Unauthorized
 from rag.settings import LOOPBACK_NAMES, Settings, is_loopback
@@ -15,12 +17,44 @@ from rag.settings import LOOPBACK_NAMES, Settings, is_loopback
 _OWN_NAMES = LOOPBACK_NAMES | {"host.docker.internal"}
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    tenant: tells keys apart, and nothing of them. collections: those that it may see; None: all.
+    """
+
+    tenant: str = ""
+    collections: frozenset[str] | None = None
+
+    def sees(self, collection: str) -> bool:
+        """Tell whether a collection is there for this caller."""
+        return self.collections is None or collection in self.collections
+
+    def require_all(self, what: str) -> None:
+        """Let only those pass who see everything. Raises: Forbidden."""
+        if self.collections is not None:
+            raise Forbidden(
+                f"{what} needs an API key without limits; this one sees only some collections",
+                code="key_is_limited",
+            )
+
+
+def caller_of(request: Request) -> Caller:
+    """Give who sends a request, as the boundary found it."""
+    caller: Caller = request.scope["quarry.caller"]
+    return caller
+
+
 class Gate:
     """Decides about a request by its headers."""
 
     def __init__(self, settings: Settings) -> None:
         # Digests of equal length: comparing them tells nothing of a key, not even its length.
-        self._keys = [_digest(key.get_secret_value()) for key in settings.api_keys]
+        self._callers = [
+            (_digest(key), Caller(_digest(key).hex()[:16], _limits(settings, key)))
+            for key in (secret.get_secret_value() for secret in settings.api_keys)
+        ]
         self._hosts = _OWN_NAMES | _names((settings.host, *settings.allowed_hosts))
         if settings.public_url:
             self._hosts |= _names([urlsplit(settings.public_url).hostname or ""])
@@ -49,19 +83,21 @@ class Gate:
             code="origin_not_allowed",
         )
 
-    def check_key(self, headers: Headers) -> None:
-        """Compare the key in constant time. Raises: Unauthorized."""
-        if not self._keys:
-            return
+    def check_key(self, headers: Headers) -> Caller:
+        """Compare the key in constant time; say whose it is. Raises: Unauthorized."""
+        if not self._callers:
+            return Caller()
         scheme, _, given = headers.get("authorization", "").partition(" ")
         digest = _digest(given.strip() if scheme.lower() == "bearer" else "")
         # All of them are compared, so that the time does not tell which one matched.
-        if sum(hmac.compare_digest(digest, key) for key in self._keys) == 0:
+        found = [caller for key, caller in self._callers if hmac.compare_digest(digest, key)]
+        if not found:
             problem = "is wrong" if given.strip() else "is missing"
             raise Unauthorized(
                 f"the API key {problem}: send 'Authorization: Bearer <key>' with one of QUARRY_API_KEYS",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        return found[0]
 
 
 def host_name(host: str) -> str:
@@ -70,6 +106,13 @@ def host_name(host: str) -> str:
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.partition(":")[0].rstrip(".")
+
+
+def _limits(settings: Settings, key: str) -> frozenset[str] | None:
+    for secret, collections in settings.key_collections.items():
+        if secret.get_secret_value() == key:
+            return frozenset(collections)
+    return None
 
 
 def _names(hosts: Iterable[str]) -> frozenset[str]:

@@ -1,10 +1,9 @@
-"""What every request passes on its way in and out: id, log line, gate, limits, CORS, last catch."""
+"""What every request passes on its way in and out: id, log line, gate, queue, limits, CORS, last catch."""
 
 import asyncio
 import re
 import time
 import uuid
-from collections.abc import Callable
 from typing import Any
 
 import structlog
@@ -12,12 +11,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from rag.admission import Admission
 from rag.auth import Gate
-from rag.errors import ApiError, BodyTooLarge, InvalidRequest, status_of, to_api_error
+from rag.errors import ApiError, BodyTooLarge, InvalidRequest, error_body, status_of, to_api_error
+from rag.metrics import Metrics
 from rag.settings import Settings
+from rag.shutdown import Shutdown, shutting_down
 
 log = structlog.get_logger("quarry.http")
 OPEN_PATHS = frozenset({"/health"})
+# What waits for a model: refused here where the queue is full, before anything of it is read.
+_GENERATING = re.compile(r"/(?:chat/completions|completions|responses)\Z")
+_EMBEDDING = re.compile(r"/(?:embeddings|rerank)\Z")
+_UPLOAD = re.compile(r"(?<!/vector_stores)/files\Z")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}\Z")
 _EXPOSED = "x-request-id, retry-after, x-quarry-sources"
 
@@ -25,11 +31,23 @@ _EXPOSED = "x-request-id, retry-after, x-quarry-sources"
 class Boundary:
     """ASGI middleware; pure ASGI, because a disconnect must reach the work inside."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, on_failure: Callable[[str | None], None]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        *,
+        metrics: Metrics,
+        admission: Admission,
+        embedding_admission: Admission,
+        shutdown: Shutdown,
+    ) -> None:
         self._app = app
-        self._on_failure = on_failure
+        self._metrics = metrics
+        self._queues = ((_GENERATING, admission), (_EMBEDDING, embedding_admission))
+        self._shutdown = shutdown
         self._gate = Gate(settings)
         self._max_body_bytes = settings.max_body_bytes
+        self._max_upload_bytes = settings.max_upload_bytes
         self._body_timeout_s = settings.body_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,49 +69,78 @@ class Boundary:
                     log.exception("request failed", path=scope["path"], error=type(error).__name__)
                 if outgoing.status is not None:
                     raise  # the answer began: only a broken connection can tell now
-                self._on_failure(to_api_error(error).code)
+                self._metrics.failed(to_api_error(error).code)
                 await error_response(error)(scope, receive, outgoing)
             finally:
+                seconds = time.perf_counter() - started
+                self._metrics.requested(_route(scope), outgoing.status, seconds)
                 log.info(
                     "request",
                     method=scope["method"],
                     path=scope["path"],
                     status=outgoing.status,
-                    ms=round((time.perf_counter() - started) * 1000, 1),
+                    ms=round(seconds * 1000, 1),
                 )
 
     async def _pass(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
-        if scope["path"] not in OPEN_PATHS:
-            self._gate.check_host(headers)
-            if scope["method"] == "OPTIONS":
-                await _preflight(headers)(scope, receive, send)
-                return
-            self._gate.check_origin(headers)
-            self._gate.check_key(headers)
-        body = await self._read(headers, receive)
-        await self._app(scope, _replay(body, receive), send)
-
-    async def _read(self, headers: Headers, receive: Receive) -> bytes:
-        """Read the body whole, within limits of size and time. Raises: BodyTooLarge, InvalidRequest."""
-        length = headers.get("content-length", "0")
-        if length.isdigit() and int(length) > self._max_body_bytes:
-            raise BodyTooLarge(f"the body has {length} bytes; at most {self._max_body_bytes} are read")
+        if scope["path"] in OPEN_PATHS:
+            await self._app(scope, receive, send)
+            return
+        self._gate.check_host(headers)
+        if scope["method"] == "OPTIONS":
+            await _preflight(headers)(scope, receive, send)
+            return
+        self._gate.check_origin(headers)
+        scope["quarry.caller"] = self._gate.check_key(headers)
+        if self._shutdown.has_begun:
+            raise shutting_down()
+        for pattern, admission in self._queues if scope["method"] == "POST" else ():
+            if pattern.search(scope["path"]):
+                admission.check()
+        is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
+        if is_form and _UPLOAD.search(scope["path"]):
+            # An upload goes to the disk as it comes.
+            await self._app(scope, self._bounded(headers, receive, self._max_upload_bytes), send)
+            return
+        bounded = self._bounded(headers, receive, self._max_body_bytes)
         parts: list[bytes] = []
+        while True:
+            message = await bounded()
+            parts.append(message.get("body", b""))
+            if not message.get("more_body", False):
+                break
+        await self._app(scope, _replay(b"".join(parts), receive), send)
+
+    def _bounded(self, headers: Headers, receive: Receive, limit: int) -> Receive:
+        """Give a `receive` that ends a body over its limit of bytes, or one that does not come on.
+
+        Raises: BodyTooLarge, InvalidRequest; what comes back raises them, too.
+        """
+        length = headers.get("content-length", "0")
+        if length.isdigit() and int(length) > limit:
+            raise BodyTooLarge(f"the body has {length} bytes; at most {limit} are read")
         n_bytes = 0
-        try:
-            async with asyncio.timeout(self._body_timeout_s):
-                while True:
+        is_whole = False
+
+        async def bounded() -> Message:
+            nonlocal n_bytes, is_whole
+            if is_whole:
+                return await receive()  # the disconnect
+            try:
+                async with asyncio.timeout(self._body_timeout_s):
                     message = await receive()
-                    parts.append(message.get("body", b""))
-                    n_bytes += len(parts[-1])
-                    if n_bytes > self._max_body_bytes:
-                        raise BodyTooLarge(f"the body has more than {self._max_body_bytes} bytes")
-                    if not message.get("more_body", False):
-                        return b"".join(parts)
-        except TimeoutError as error:
-            raise InvalidRequest(
-                f"the body did not arrive within {self._body_timeout_s:g} s", code="request_timeout"
-            ) from error
+            except TimeoutError as error:
+                raise InvalidRequest(
+                    f"the rest of the body did not arrive within {self._body_timeout_s:g} s",
+                    code="request_timeout",
+                ) from error
+            n_bytes += len(message.get("body", b""))
+            if n_bytes > limit:
+                raise BodyTooLarge(f"the body has more than {limit} bytes; at most {limit} are read")
+            is_whole = not message.get("more_body", False)
+            return message
+
+        return bounded
 
 
 class _Outgoing:
@@ -122,7 +169,12 @@ class _Outgoing:
 def error_response(error: Exception) -> JSONResponse:
     """Answer an error in OpenAI's form."""
     described = to_api_error(error)
-    return JSONResponse(described.body(), status_of(described), headers=described.headers)
+    return JSONResponse(error_body(described), status_of(described), headers=described.headers)
+
+
+def _route(scope: Scope) -> str:
+    """Name the route as it is written in the app: few names, however many ids clients make up."""
+    return str(getattr(scope.get("route"), "path", "none"))
 
 
 def _preflight(headers: Headers) -> Response:

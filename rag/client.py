@@ -159,7 +159,9 @@ def running_service(data_dir: Path) -> str | None:
 
 
 def _http(settings: Settings, *, base_url: str, transport: httpx.BaseTransport | None = None) -> httpx.Client:
-    key = settings.api_keys[0].get_secret_value() if settings.api_keys else None
+    # The commands are run by whoever owns the folder: by a key without limits, where there is one.
+    keys = sorted(settings.api_keys, key=lambda key: key in settings.key_collections)
+    key = keys[0].get_secret_value() if keys else None
     return httpx.Client(
         base_url=base_url,
         transport=transport,

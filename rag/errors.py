@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, ClassVar
 
+import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -171,7 +172,9 @@ def to_api_error(error: Exception) -> ApiError:
     if isinstance(error, RequestValidationError):
         return _from_validation(error)
     if isinstance(error, HTTPException):
-        return _HttpError(error)
+        # FastAPI wraps what goes wrong while a form is read.
+        cause = error.__cause__
+        return cause if isinstance(cause, ApiError) else _HttpError(error)
     if isinstance(error, ContextTooLong):
         return InvalidRequest(
             f"context_length_exceeded: {error}", code="context_length_exceeded", param="messages"
@@ -179,7 +182,7 @@ def to_api_error(error: Exception) -> ApiError:
     if isinstance(error, QueueFull):
         return Overloaded(str(error), headers={"Retry-After": str(max(1, error.retry_after))})
     if isinstance(error, EngineClosed | LibraryClosed):
-        return NotReady("the service is shutting down", headers={"Retry-After": "5"})
+        return NotReady("the service is shutting down", code="shutting_down", headers={"Retry-After": "5"})
     if isinstance(error, IndexDamaged):
         return NotReady("the index is being rebuilt", headers={"Retry-After": "5"})
     if isinstance(error, TemplateError):
@@ -187,6 +190,12 @@ def to_api_error(error: Exception) -> ApiError:
     if isinstance(error, EngineError):
         return ApiError(f"generation failed: {error}", code="generation_failed")
     return ApiError("the server failed on this request; its log has the reason under the request id")
+
+
+def error_body(error: ApiError) -> dict[str, Any]:
+    """Give the JSON of an error, with the id under which the log tells more."""
+    request_id = structlog.contextvars.get_contextvars().get("request_id")
+    return error.body() | ({"request_id": request_id} if request_id else {})
 
 
 def status_of(error: ApiError) -> int:

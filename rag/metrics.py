@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 
 from rag.ports import Engine, Library
 
-_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
+_SECONDS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
 class Metrics:
@@ -23,6 +23,28 @@ class Metrics:
             registry=self._registry,
             buckets=_SECONDS,
         )
+        self._seconds = Histogram(
+            "quarry_request_seconds",
+            "From a request's headers to the last byte of its answer",
+            ["route"],
+            registry=self._registry,
+            buckets=_SECONDS,
+        )
+        self._requests = Counter(
+            "quarry_requests", "Requests answered", ["route", "status"], registry=self._registry
+        )
+        self._searches = Histogram(
+            "quarry_search_seconds",
+            "Finding passages: query embedding, both indexes, fusion",
+            registry=self._registry,
+            buckets=_SECONDS,
+        )
+        self._queue = Histogram(
+            "quarry_queue_seconds",
+            "From a generation's admission to its first step",
+            registry=self._registry,
+            buckets=_SECONDS,
+        )
         self._failures = Counter(
             "quarry_failures", "Requests answered with an error", ["code"], registry=self._registry
         )
@@ -30,6 +52,19 @@ class Metrics:
     def first_text_after(self, seconds: float) -> None:
         """Note how long a client waited for the first piece of its answer."""
         self._first_text.observe(seconds)
+
+    def requested(self, route: str, status: int | None, seconds: float) -> None:
+        """Count an answer; status None: the client left before there was one."""
+        self._seconds.labels(route).observe(seconds)
+        self._requests.labels(route, str(status or 499)).inc()
+
+    def searched(self, seconds: float) -> None:
+        """Note how long a search took."""
+        self._searches.observe(seconds)
+
+    def queued(self, seconds: float) -> None:
+        """Note how long a generation waited for the engine."""
+        self._queue.observe(seconds)
 
     def failed(self, code: str | None) -> None:
         """Count an error by its code."""

@@ -34,12 +34,13 @@ def slug(collection: str) -> str:
     return "-".join(part for part in (plain, hashlib.sha256(collection.encode()).hexdigest()[:8]) if part)
 
 
-def targets(engine: Engine, library: Library) -> list[Target]:
-    """List what can be asked for now."""
-    found = [Target(ALL, "documents")]
+def targets(engine: Engine, library: Library, *, seen: frozenset[str] | None = None) -> list[Target]:
+    """List what can be asked for now by whoever sees the collections `seen`; None sees all."""
+    found = [Target(ALL, "documents", seen)]
     found += [
         Target(f"{ALL}-{slug(info.name)}", "documents", frozenset({info.name}))
         for info in sorted(library.collections(), key=lambda info: info.name)
+        if seen is None or info.name in seen
     ]
     if engine.chat is not None:
         found.append(Target(engine.chat.name, "chat"))
@@ -48,9 +49,16 @@ def targets(engine: Engine, library: Library) -> list[Target]:
     return found
 
 
-def resolve_chat(name: str, *, engine: Engine, library: Library, aliases: bool) -> Target:
+def resolve_chat(
+    name: str,
+    *,
+    engine: Engine,
+    library: Library,
+    aliases: bool,
+    seen: frozenset[str] | None = None,
+) -> Target:
     """Find what answers to a name. Raises: UnknownModel; InvalidRequest for an embedding model."""
-    known = {target.name: target for target in targets(engine, library)}
+    known = {target.name: target for target in targets(engine, library, seen=seen)}
     target = known.get(name)
     if target is None and aliases and _FOREIGN.match(name):
         target = known[ALL]

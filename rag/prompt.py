@@ -51,6 +51,7 @@ def pack(
     context_tokens: int,
     room: int,
     instruction: str = "",
+    thinking: bool | None = None,
 ) -> Prompt:
     """Fit the best passages and the latest history into `room` tokens, `context_tokens` of them passages.
 
@@ -60,7 +61,7 @@ def pack(
     """
     write = partial(_messages, conversation, instruction)
     bare = write((), history=())
-    least = len(chat.prompt_tokens(bare))
+    least = len(chat.prompt_tokens(bare, thinking=thinking))
     if least > room:
         raise ContextTooLong(
             f"the question and its instructions have {least} tokens; {chat.name} has room for {room}"
@@ -68,7 +69,7 @@ def pack(
     sources = _fit_passages(write, passages, chat, min(room, least + context_tokens))
     history = list(conversation.history)
     while True:
-        token_ids = chat.prompt_tokens(write(sources, history=history))
+        token_ids = chat.prompt_tokens(write(sources, history=history), thinking=thinking)
         if len(token_ids) <= room:
             return Prompt(token_ids, sources)
         if not history:  # cannot be: the passages were fitted without it

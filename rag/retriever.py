@@ -1,7 +1,7 @@
 """Find the passages that a question is about: dense and lexical search, fused, floored, merged."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from threading import Lock
@@ -64,13 +64,38 @@ class Retriever:
         self._measured: Floor | None = None
 
     def search(
-        self, query: str, *, collections: frozenset[str] | None = None, limit: int | None = None
+        self,
+        query: str,
+        *,
+        collections: frozenset[str] | None = None,
+        limit: int | None = None,
+        accepts: Callable[[str], bool] | None = None,
     ) -> list[Passage]:
-        """Give at most `limit` relevant passages, best first; none where nothing is relevant."""
+        """Give at most `limit` relevant passages, best first; none where nothing is relevant.
+
+        accepts: gets the path of a document, and says whether it counts.
+        """
         if not query.strip():
             return []
-        similarity = self._dense(query, collections)
-        lexical = self._library.search_lexical(query, limit=self._candidates, collections=collections)
+        limit = limit or self._limit
+        n_candidates = max(self._candidates, limit)
+        n_chunks = self._n_chunks(collections) if accepts else 0
+        while True:
+            found = self._search(query, collections, n_candidates, accepts)
+            # What is not accepted takes no place: look further down until there is enough, or nothing left.
+            if accepts is None or len(found) >= limit or n_candidates >= n_chunks:
+                return _merge(found[:limit])
+            n_candidates *= 4
+
+    def _search(
+        self,
+        query: str,
+        collections: frozenset[str] | None,
+        n_candidates: int,
+        accepts: Callable[[str], bool] | None,
+    ) -> list[tuple[Chunk, float, float]]:
+        similarity = self._dense(query, collections, n_candidates)
+        lexical = self._library.search_lexical(query, limit=n_candidates, collections=collections)
         ranked = fuse([list(similarity), [hit.chunk_id for hit in lexical]])
         chunks = {chunk.id: chunk for chunk in self._library.chunks([chunk_id for chunk_id, _ in ranked])}
         asked, floor = terms(query), self._floor().of(chinese=is_chinese(query))
@@ -78,9 +103,15 @@ class Retriever:
         for chunk_id, score in ranked:
             chunk = chunks.get(chunk_id)  # it may have gone between the search and now
             near = similarity.get(chunk_id, 0.0)
-            if chunk is not None and _is_relevant(asked, chunk, near, floor):
+            if chunk is None or (accepts is not None and not accepts(chunk.path)):
+                continue
+            if _is_relevant(asked, chunk, near, floor):
                 found.append((chunk, score, near))
-        return _merge(found[: limit or self._limit])
+        return found
+
+    def _n_chunks(self, collections: frozenset[str] | None) -> int:
+        known = self._library.collections()
+        return sum(info.n_chunks for info in known if collections is None or info.name in collections)
 
     def is_empty(self, collections: frozenset[str] | None = None) -> bool:
         """Tell whether there is nothing to search."""
@@ -90,11 +121,11 @@ class Retriever:
             if collections is None or known.name in collections
         )
 
-    def _dense(self, query: str, collections: frozenset[str] | None) -> dict[int, float]:
+    def _dense(self, query: str, collections: frozenset[str] | None, n_candidates: int) -> dict[int, float]:
         if self.embedder is None:
             return {}
         vector = self.embedder.embed([_shorten(query, self.embedder)], kind="query")[0]
-        hits = self._library.search_dense(vector, limit=self._candidates, collections=collections)
+        hits = self._library.search_dense(vector, limit=n_candidates, collections=collections)
         return {hit.chunk_id: hit.score for hit in hits}
 
     def _floor(self) -> Floor:

@@ -1,34 +1,56 @@
 """uvicorn, started and stopped as the commands need it."""
 
+import asyncio
 import errno
 import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 from fastapi import FastAPI
 
+from rag.connection import BoundedProtocol, Patience
 from rag.errors import CannotListen, ServiceFailed
 
-_GRACE_S = 5
-"""How long running answers may go on after Ctrl-C, before they are ended."""
+if TYPE_CHECKING:
+    from rag.shutdown import Shutdown
+
+_LAST_WORDS_S = 5
+"""How long ended answers may take to say so, before their connections are cut."""
 
 
 class Server(uvicorn.Server):
     """A server that says when it listens."""
 
-    def __init__(self, app: FastAPI, *, on_listening: Callable[[], None], uds: Path | None = None) -> None:
+    def __init__(
+        self,
+        app: FastAPI,
+        *,
+        on_listening: Callable[[], None] = lambda: None,
+        uds: Path | None = None,
+        grace_s: float = 5.0,
+        patience: Patience | None = None,
+    ) -> None:
+        """Prepare to serve; `grace_s` is how long running answers may go on after a signal to stop."""
+        protocol: Any = partial(BoundedProtocol, patience=patience or Patience())
         config = uvicorn.Config(
             app,
             uds=str(uds) if uds else None,
+            http=protocol,
+            ws="none",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_graceful_shutdown=_GRACE_S,
+            timeout_graceful_shutdown=round(grace_s) + _LAST_WORDS_S,
         )
         super().__init__(config)
+        self._shutdown: Shutdown = app.state.service.shutdown
+        self._grace_s = grace_s
         self._on_listening = on_listening
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -36,6 +58,20 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started:
             self._on_listening()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop: from this moment on nothing new is let in."""
+        self._shutdown.begin()
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let running answers finish within the grace, then end them with a last word."""
+        self._shutdown.begin()
+        ending = asyncio.get_running_loop().call_later(self._grace_s, self._shutdown.end_all)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            ending.cancel()
 
 
 def listen(host: str, port: int) -> socket.socket:

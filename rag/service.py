@@ -1,7 +1,7 @@
 """What the routes share, and how they reach it."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,10 +10,14 @@ from fastapi import Request
 
 from rag.admission import Admission
 from rag.answer import Parts
+from rag.auth import Caller
 from rag.errors import ApiError
 from rag.metrics import Metrics
+from rag.models import Target, resolve_chat
 from rag.ports import Library
 from rag.settings import Settings
+from rag.shutdown import Shutdown
+from rag.sse import Patient
 from rag.stores import Stores
 
 T = TypeVar("T")
@@ -28,16 +32,37 @@ class ClientGone(ApiError):
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """The parts of a running service. `embedding_threads` keeps bulk embedding from blocking searches."""
+    """The parts of a running service.
+
+    embedding_threads: keeps bulk embedding from blocking searches.
+    """
 
     settings: Settings
     library: Library
     parts: Parts
     admission: Admission
+    embedding_admission: Admission
+    shutdown: Shutdown
     embedding_threads: CapacityLimiter
     started: int
     metrics: Metrics
     stores: Stores
+
+    def target(self, model: str, caller: Caller) -> Target:
+        """Find what a caller means by a model's name. Raises: UnknownModel, InvalidRequest."""
+        return resolve_chat(
+            model,
+            engine=self.parts.engine,
+            library=self.library,
+            aliases=self.settings.gpt_aliases,
+            seen=caller.collections,
+        )
+
+    def patient(self, source: AsyncGenerator[T, None]) -> Patient[T]:
+        """Wait for `source` with patience, and end it when the service ends."""
+        patient = Patient(source)
+        self.shutdown.watch(patient)
+        return patient
 
 
 def service_of(request: Request) -> Service:

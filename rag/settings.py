@@ -4,10 +4,10 @@ import ipaddress
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -45,12 +45,18 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535, description="a whole number from 0 to 65535")
     api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = ()
+    key_collections: dict[SecretStr, tuple[str, ...]] = {}
+    """The collections that a key may see, by key; one that is not named here sees all."""
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = ()
     cors_origins: Annotated[tuple[str, ...], NoDecode] = ()
     public_url: str | None = None
     max_body_bytes: int = Field(
         16 << 20, ge=1 << 10, le=1 << 30, description="a number of bytes from 1024 to 1073741824"
     )
+    max_upload_bytes: int = Field(
+        512 << 20, ge=1 << 10, le=1 << 36, description="a number of bytes from 1024 to 68719476736"
+    )
+    stop_grace_s: float = Field(20.0, ge=0, le=600, description="a number of seconds up to 600")
     body_timeout_s: float = Field(30.0, gt=0, le=3600, description="a number of seconds up to 3600")
 
     chat_model: str | None = "starter-chat"
@@ -118,6 +124,14 @@ class Settings(BaseSettings):
                 raise ValueError(f"key {number} starts with nk-, which ChatGPT-Next-Web keeps for itself")
         return keys
 
+    @model_validator(mode="after")
+    def _check_limited_keys(self) -> Self:
+        keys = {key.get_secret_value() for key in self.api_keys}
+        for number, key in enumerate(self.key_collections, 1):
+            if key.get_secret_value() not in keys:
+                raise ValueError(f"QUARRY_KEY_COLLECTIONS: key {number} is not among QUARRY_API_KEYS")
+        return self
+
     @field_validator("chroma_url", "public_url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
@@ -174,7 +188,9 @@ def _describe(fault: Any) -> str:
     name = str(fault["loc"][0]) if fault["loc"] else ""
     field = Settings.model_fields.get(name)
     variable = f"QUARRY_{name.upper()}"
-    if name == "api_keys":
+    if not name:
+        return str(fault["msg"]).removeprefix("Value error, ")
+    if name in {"api_keys", "key_collections"}:
         return f"{variable}: {fault['msg'].removeprefix('Value error, ')}"  # a key is never shown
     reason = (
         f"must be {field.description}"

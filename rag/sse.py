@@ -40,14 +40,26 @@ class Patient(Generic[T]):
     def __init__(self, source: AsyncGenerator[T, None]) -> None:
         self._source = source
         self._pending: asyncio.Task[tuple[T] | None] | None = None
+        self._failure: asyncio.Future[tuple[T] | None] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: Exception) -> None:
+        """Let `next` raise `error`, now and ever after."""
+        if not self._failure.done():
+            self._failure.set_exception(error)
+            self._failure.exception()  # seen, whether or not somebody is waiting
 
     async def next(self, *, within: float) -> tuple[T] | None:
-        """Give the next item in a tuple, or None at the end. Raises: TimeoutError after `within` seconds."""
+        """Give the next item in a tuple, or None at the end. Raises: TimeoutError after `within` seconds,
+        what the source raises, what `fail` was given.
+        """
         if self._pending is None:
             self._pending = asyncio.ensure_future(_step(self._source))
-        done, _ = await asyncio.wait({self._pending}, timeout=within)
+        waited_for = {self._pending, self._failure}
+        done, _ = await asyncio.wait(waited_for, timeout=within, return_when=asyncio.FIRST_COMPLETED)
         if not done:
             raise TimeoutError
+        if self._failure in done:
+            return self._failure.result()
         task, self._pending = self._pending, None
         return task.result()
 

@@ -7,13 +7,14 @@ folder, and the library does the rest. `<data_dir>/stores.json` remembers which 
 import hashlib
 import json
 import re
+import shutil
 import threading
 import unicodedata
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 import structlog
 
@@ -22,6 +23,7 @@ from ingest.errors import IngestError
 from ingest.reconciler import DEFAULT_COLLECTION, is_temporary
 from ingest.values import DocumentInfo
 from rag.errors import InvalidRequest, NotFound, SettingsError
+from rag.filters import read_filter
 from rag.ports import Library
 
 log = structlog.get_logger("quarry.stores")
@@ -39,6 +41,8 @@ class StoredFile:
     created_at: int
     purpose: str
     path: Path
+    owner: str = ""
+    """The tenant that uploaded it; for a file that lies in the folder by hand, empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +54,12 @@ class Store:
     folder: str
     created_at: int
     metadata: dict[str, Any]
+    description: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """A file in a store. status: in_progress, completed or failed, then with a reason."""
+    """A file in a store. status: in_progress, completed or failed, then with a reason; path: its document."""
 
     file_id: str
     created_at: int
@@ -62,6 +67,7 @@ class Attached:
     status: str
     reason: str | None
     attributes: dict[str, Any]
+    path: str
 
 
 class Stores:
@@ -73,9 +79,16 @@ class Stores:
         self._library = library
         self._lock = threading.RLock()
         self._pass_wanted = threading.Event()
-        self._state: dict[str, Any] = {"files": {}, "stores": {}, "attached": {}, "batches": {}}
+        # attributes: of documents that lie in the folder by hand, by path.
+        self._state: dict[str, Any] = {
+            "files": {},
+            "stores": {},
+            "attached": {},
+            "batches": {},
+            "attributes": {},
+        }
         try:
-            self._state = json.loads(self._path.read_text("utf-8"))
+            self._state |= json.loads(self._path.read_text("utf-8"))
         except FileNotFoundError:
             log.debug("no uploads yet")
         except ValueError as error:
@@ -83,17 +96,18 @@ class Stores:
 
     # Files.
 
-    def upload(self, filename: str, data: bytes, *, purpose: str, now: int) -> StoredFile:
+    def upload(self, filename: str, data: BinaryIO, *, purpose: str, now: int, owner: str = "") -> StoredFile:
         """Keep an uploaded file. Raises: InvalidRequest for a name that no document may have."""
         name = safe_name(filename)
         file_id = f"file-{uuid.uuid4().hex[:24]}"
-        _write(self._blob(file_id), data)
+        n_bytes = _write_from(self._blob(file_id), data)
         with self._lock:
             self._state["files"][file_id] = {
                 "filename": name,
-                "n_bytes": len(data),
+                "n_bytes": n_bytes,
                 "created_at": now,
                 "purpose": purpose,
+                "owner": owner,
             }
             self._save()
         return self.file(file_id)
@@ -107,7 +121,7 @@ class Stores:
         for document in self._library.documents():
             if path_id(document.path) == file_id:
                 return self._own_file(document)
-        raise NotFound(f"there is no file {file_id[:80]!r}", param="file_id")
+        raise no_file(file_id)
 
     def files(self) -> list[StoredFile]:
         """List uploads, oldest first."""
@@ -130,7 +144,9 @@ class Stores:
 
     # Stores.
 
-    def create_store(self, name: str, metadata: dict[str, Any], *, now: int) -> Store:
+    def create_store(
+        self, name: str, metadata: dict[str, Any], *, now: int, description: str | None = None
+    ) -> Store:
         """Make a collection; a number tells it from another of the same name. Raises: InvalidRequest."""
         with self._lock:
             base = folder = safe_name(name or f"store-{uuid.uuid4().hex[:8]}")
@@ -145,6 +161,7 @@ class Stores:
                 "folder": folder,
                 "created_at": now,
                 "metadata": metadata,
+                "description": description,
             }
             self._state["stores"][store_id(folder)] = entry
             self._save()
@@ -164,9 +181,15 @@ class Stores:
         for store in self.stores():
             if store.id == wanted:
                 return store
-        raise NotFound(f"there is no vector store {wanted[:80]!r}", param="vector_store_id")
+        raise no_store(wanted)
 
-    def update_store(self, wanted: str, name: str | None, metadata: dict[str, Any] | None) -> Store:
+    def update_store(
+        self,
+        wanted: str,
+        name: str | None,
+        metadata: dict[str, Any] | None,
+        description: str | None = None,
+    ) -> Store:
         """Change what a store is called; its folder and id stay. Raises: NotFound."""
         with self._lock:
             store = self.store(wanted)
@@ -175,6 +198,7 @@ class Stores:
                 "folder": store.folder,
                 "created_at": store.created_at,
                 "metadata": store.metadata if metadata is None else metadata,
+                "description": store.description if description is None else description,
             }
             self._save()
         return self.store(wanted)
@@ -209,7 +233,8 @@ class Stores:
             attached = self._state["attached"].setdefault(wanted, {})
             if file_id not in attached and file_id in self._state["files"]:
                 path = self._free_path(store, file)
-                _write(self._documents / path, file.path.read_bytes())
+                with file.path.open("rb") as data:
+                    _write_from(self._documents / path, data)
                 attached[file_id] = {"path": path, "created_at": now, "attributes": attributes}
                 self._save()
         self._want_pass()
@@ -226,7 +251,11 @@ class Stores:
                 for i, entry in entries.items()
             ]
         for document in documents.values():
-            entry = {"created_at": document.mtime_ns // 10**9, "attributes": {}}
+            entry = {
+                "path": document.path,
+                "created_at": document.mtime_ns // 10**9,
+                "attributes": self._state["attributes"].get(document.path, {}),
+            }
             found.append(_attached(path_id(document.path), entry, document, document.size))
         return found
 
@@ -251,6 +280,33 @@ class Stores:
             self._save()
         self._library.reconcile()
 
+    def set_attributes(self, wanted: str, file_id: str, attributes: dict[str, Any]) -> Attached:
+        """Say something else of a file. Raises: NotFound."""
+        with self._lock:
+            attached = self.attached_file(wanted, file_id)
+            entry = self._state["attached"].get(wanted, {}).get(file_id)
+            if entry is not None:
+                entry["attributes"] = attributes
+            else:
+                self._state["attributes"][attached.path] = attributes
+            self._save()
+        return self.attached_file(wanted, file_id)
+
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """Give what is said of each document, by its path."""
+        with self._lock:
+            found = dict(self._state["attributes"])
+            for attached in self._state["attached"].values():
+                found |= {entry["path"]: entry["attributes"] for entry in attached.values()}
+            return found
+
+    def accepting(self, filters: object) -> Callable[[str], bool] | None:
+        """Give the test of a document's path that a request's filter means. Raises: InvalidRequest."""
+        if filters is None:
+            return None
+        matches, attributes = read_filter(filters), self.attributes()
+        return lambda path: matches(attributes.get(path, {}))
+
     def file_of(self, path: str) -> tuple[str, dict[str, Any]]:
         """Give the id and the attributes of the file that a passage comes from."""
         with self._lock:
@@ -258,7 +314,7 @@ class Stores:
                 for file_id, entry in attached.items():
                     if entry["path"] == path:
                         return file_id, entry["attributes"]
-        return path_id(path), {}
+            return path_id(path), self._state["attributes"].get(path, {})
 
     # Batches.
 
@@ -283,6 +339,22 @@ class Stores:
         if batch is None or batch["store"] != wanted:
             raise NotFound(f"there is no file batch {batch_id[:80]!r}", param="batch_id")
         return batch["created_at"], [a for a in self.attached(wanted) if a.file_id in batch["files"]]
+
+    def cancel_batch(self, wanted: str, batch_id: str) -> None:
+        """Take the files of a batch that are not read yet out of the store. Raises: NotFound."""
+        _, files = self.batch(wanted, batch_id)
+        waiting = [file.file_id for file in files if file.status == "in_progress"]
+        for file_id in waiting:
+            self.detach(wanted, file_id)
+        with self._lock:
+            self._state["batches"][batch_id]["cancelled"] = waiting
+            self._save()
+
+    def n_cancelled(self, batch_id: str) -> int | None:
+        """Count the files that were taken out by cancelling a batch; None where it was not cancelled."""
+        with self._lock:
+            cancelled = self._state["batches"][batch_id].get("cancelled")
+        return None if cancelled is None else len(cancelled)
 
     # Inside.
 
@@ -325,6 +397,16 @@ class Stores:
             log.warning("reading uploads failed", error=str(error))
 
 
+def no_file(file_id: str) -> NotFound:
+    """Say that a file is not there, or not for this caller."""
+    return NotFound(f"there is no file {file_id[:80]!r}", param="file_id")
+
+
+def no_store(store_id: str) -> NotFound:
+    """Say that a store is not there, or not for this caller."""
+    return NotFound(f"there is no vector store {store_id[:80]!r}", param="vector_store_id")
+
+
 def safe_name(given: str) -> str:
     """Make a plain file name of what a client sends. Raises: InvalidRequest (hidden, temporary)."""
     name = unicodedata.normalize("NFC", given).replace("\\", "/").rsplit("/", maxsplit=1)[-1]
@@ -355,7 +437,8 @@ def _attached(file_id: str, entry: dict[str, Any], document: DocumentInfo | None
     if document is not None:
         status = "completed" if document.state == "indexed" else "failed"
         reason = document.reason if status == "failed" else None
-    return Attached(file_id, entry["created_at"], n_bytes, status, reason, entry["attributes"])
+    created_at, attributes = entry["created_at"], entry["attributes"]
+    return Attached(file_id, created_at, n_bytes, status, reason, attributes, entry["path"])
 
 
 def _by_hand(file_id: str) -> InvalidRequest:
@@ -370,6 +453,20 @@ def _write(path: Path, data: bytes) -> None:
     hidden = path.with_name(f".{uuid.uuid4().hex}.tmp")
     hidden.write_bytes(data)
     hidden.replace(path)
+
+
+def _write_from(path: Path, data: BinaryIO) -> int:
+    """Write a file from an open one, so that it is there whole or not at all; return its length."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with hidden.open("wb") as out:
+            shutil.copyfileobj(data, out, 1 << 20)
+            n_bytes = out.tell()
+        hidden.replace(path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    return n_bytes
 
 
 def _remove_if_empty(folder: Path) -> None:

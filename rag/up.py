@@ -86,7 +86,7 @@ def serve(settings: Settings, out: Console, *, find_models: Callable[[], Models]
         try:
             # uvicorn ends what runs, then raises the signal that stopped it once more.
             with suppress(KeyboardInterrupt):
-                Server(app, on_listening=on_listening).run([listener])
+                Server(app, on_listening=on_listening, grace_s=settings.stop_grace_s).run([listener])
         finally:
             withdraw(settings.data_dir)
             library.close()

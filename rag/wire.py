@@ -5,6 +5,7 @@ Unknown fields are ignored, as clients send many. What means something and is no
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr
@@ -67,7 +68,8 @@ class ChatMessage(_Body):
 class StreamOptions(_Body):
     """Options of a stream."""
 
-    include_usage: bool | None = False
+    include_usage: StrictBool | None = False
+    include_obfuscation: StrictBool | None = False
 
 
 class ChatRequest(_Body):
@@ -96,6 +98,7 @@ class ChatRequest(_Body):
     tools: list[dict[str, Any]] | None = None
     tool_choice: String | dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = True
+    reasoning_effort: String | None = None
     sources_footer: StrictBool | None = None
 
 
@@ -146,24 +149,86 @@ class EmbeddingRequest(_Body):
     dimensions: StrictInt | None = Field(None, ge=1)
 
 
-# Fields that change the answer, with the values that change nothing.
-_UNSUPPORTED: dict[str, tuple[Any, ...]] = {
+# OpenAI's other fields, with the values that ask for nothing. What is not in these tables is no field of
+# OpenAI's, and ignored. Accepted because nothing is left to do: `user`, `safety_identifier` (labels for whom
+# nobody asks here) and `prompt_cache_key` (the cache is found by the text itself).
+CACHE_FIELDS: dict[str, tuple[Any, ...]] = {
+    "prompt_cache_retention": (None, "in_memory"),
+    "prompt_cache_options": (None, {}, {"mode": "implicit"}),
+}
+CHAT_FIELDS: dict[str, tuple[Any, ...]] = {
     "functions": (None, []),
     "function_call": (None, "none", "auto"),
     "audio": (None,),
     "modalities": (None, ["text"]),
+    "moderation": (None,),
+    "prediction": (None,),
+    "service_tier": (None, "auto", "default"),
+    "store": (None, False),
+    "metadata": (None, {}),
+    "verbosity": (None, "medium"),
     "web_search_options": (None,),
+    **CACHE_FIELDS,
 }
+_INSTEAD = {
+    "functions": "send tools",
+    "function_call": "send tool_choice",
+    "metadata": "it belongs to store, which /v1/responses has",
+    "store": "/v1/responses keeps answers",
+    "web_search_options": "nothing leaves this machine",
+}
+# Efforts in which a model that can answer at once does so.
+_NO_EFFORT = frozenset({"none", "minimal"})
+_EFFORTS = frozenset({*_NO_EFFORT, "low", "medium", "high", "xhigh"})
+
+
+def refuse_fields(body: BaseModel, unsupported: Mapping[str, tuple[Any, ...]]) -> None:
+    """Refuse what the service cannot do rather than ignore it. Raises: UnsupportedParameter."""
+    extra = body.model_extra or {}
+    for name, harmless in unsupported.items():
+        # `1 == True` in Python: compare the types too.
+        if not any(type(extra.get(name)) is type(value) and extra.get(name) == value for value in harmless):
+            instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
+            raise UnsupportedParameter(f"{name} is not supported here{instead}", param=name)
 
 
 def check_supported(body: ChatRequest) -> None:
-    """Refuse what the service cannot do rather than ignore it. Raises: UnsupportedParameter."""
-    extra = body.model_extra or {}
-    for name, harmless in _UNSUPPORTED.items():
-        if extra.get(name) not in harmless:
-            raise UnsupportedParameter(f"{name} is not supported here", param=name)
+    """Refuse what chat completions do not do here. Raises: UnsupportedParameter, InvalidRequest."""
+    refuse_fields(body, CHAT_FIELDS)
     if (body.n or 1) > MOST_CHOICES:
         raise UnsupportedParameter(f"n={body.n} is not supported here: at most {MOST_CHOICES} is", param="n")
+    check_stream_options(body.stream_options, is_stream=bool(body.stream))
+
+
+def check_stream_options(options: StreamOptions | None, *, is_stream: bool) -> None:
+    """Check what asks for a form of the stream. Raises: InvalidRequest, UnsupportedParameter."""
+    if options is None:
+        return
+    if not is_stream:
+        raise InvalidRequest("stream_options is only allowed with stream: true", param="stream_options")
+    if options.include_obfuscation:
+        raise UnsupportedParameter(
+            "stream_options.include_obfuscation is not supported here",
+            param="stream_options.include_obfuscation",
+        )
+
+
+def read_effort(effort: str | None, *, thinks: bool, param: str) -> bool | None:
+    """Tell whether the model shall think first; None: as it does by itself.
+
+    Raises: InvalidRequest, UnsupportedParameter for a model that never thinks.
+    """
+    if effort is None:
+        return None
+    if effort not in _EFFORTS:
+        raise InvalidRequest(
+            f"{param} {effort[:40]!r} is unknown: {', '.join(sorted(_EFFORTS))} are known", param=param
+        )
+    if effort in _NO_EFFORT:
+        return False if thinks else None
+    if not thinks:
+        raise UnsupportedParameter(f"{param} is not supported by this model: it does not think", param=param)
+    return True
 
 
 def plain_messages(body: ChatRequest | TokenizeRequest) -> list[dict[str, Any]]:
@@ -255,12 +320,13 @@ def now() -> int:
     return int(time.time())
 
 
-def usage(n_prompt: int, n_completion: int) -> dict[str, int]:
+def usage(n_prompt: int, n_completion: int, *, n_thought: int = 0) -> dict[str, Any]:
     """Count the tokens of a request."""
     return {
         "prompt_tokens": n_prompt,
         "completion_tokens": n_completion,
         "total_tokens": n_prompt + n_completion,
+        "completion_tokens_details": {"reasoning_tokens": n_thought},
     }
 
 

@@ -14,12 +14,12 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from rag import sse, wire
-from rag.answer import Ask, Called, End, Event, Retrieved, Text
+from rag.answer import Ask, Called, End, Event, Retrieved, Text, Thought
+from rag.auth import Caller, caller_of
 from rag.choices import Numbered, answer_all, leave_all
 from rag.citations import Source
-from rag.errors import to_api_error
+from rag.errors import error_body, to_api_error
 from rag.forms import read_response_format
-from rag.models import resolve_chat
 from rag.service import Service, service_of, unless_gone
 from rag.tools import read_tools
 
@@ -42,15 +42,15 @@ _LONGEST_HEADER = 4000
 async def create_chat_completion(body: wire.ChatRequest, request: Request) -> Response:
     """Answer a conversation, streamed or whole."""
     service = service_of(request)
-    ask = await to_thread.run_sync(_read, body, service)
-    n = body.n or 1
+    n = min(body.n or 1, wire.MOST_CHOICES)
     leave = leave_all(service.admission, n)
     streaming = False
     try:
+        ask = await to_thread.run_sync(_read, body, service, caller_of(request))
         completion = Completion(
             model=body.model, with_logprobs=bool(body.logprobs), on_failure=service.metrics.failed
         )
-        events = sse.Patient(_events(ask, n, service))
+        events = service.patient(_events(ask, n, service))
         if not body.stream:
             return await unless_gone(request, _whole(completion, events, n))
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
@@ -90,22 +90,20 @@ class Completion:
         )
 
 
-def _read(body: wire.ChatRequest, service: Service) -> Ask:
+def _read(body: wire.ChatRequest, service: Service, caller: Caller) -> Ask:
     wire.check_supported(body)
     messages = wire.plain_messages(body)
-    target = resolve_chat(
-        body.model,
-        engine=service.parts.engine,
-        library=service.library,
-        aliases=service.settings.gpt_aliases,
-    )
+    target = service.target(body.model, caller)
+    chat = service.parts.engine.chat
+    thinks = chat is not None and chat.thinks
+    thinking = wire.read_effort(body.reasoning_effort, thinks=thinks, param="reasoning_effort")
     params = wire.generation_params(body, temperature=_TEMPERATURES[target.kind])
     footer = service.settings.sources_footer if body.sources_footer is None else body.sources_footer
     tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls is not False)
     form = read_response_format(body.response_format)
     if form is not None:
         params = replace(params, grammar=form.grammar)
-    return Ask(target, messages, params, with_footer=footer, form=form, tools=tools)
+    return Ask(target, messages, params, with_footer=footer, form=form, tools=tools, thinking=thinking)
 
 
 async def _events(ask: Ask, n: int, service: Service) -> AsyncGenerator[Numbered, None]:
@@ -113,10 +111,13 @@ async def _events(ask: Ask, n: int, service: Service) -> AsyncGenerator[Numbered
     has_text = False
     async with aclosing(answer_all(ask, n, service.parts)) as events:
         async for index, event in events:
-            if not has_text and isinstance(event, Text | Called):
+            if isinstance(event, Retrieved):
+                service.metrics.searched(time.perf_counter() - started)
+            if not has_text and isinstance(event, Text | Thought | Called):
                 has_text = True
                 service.metrics.first_text_after(time.perf_counter() - started)
             if isinstance(event, End):
+                service.metrics.queued(event.queued_s)
                 log.info(
                     "answered",
                     target=ask.target.kind,
@@ -149,6 +150,7 @@ class _Choice:
     """One answer as it is collected."""
 
     text: str = ""
+    thought: str = ""
     deltas: list["Delta"] = field(default_factory=list)
     calls: list[dict[str, Any]] = field(default_factory=list)
     end: End | None = None
@@ -158,6 +160,8 @@ class _Choice:
         if isinstance(event, Text):
             self.text += event.text
             self.deltas += event.deltas
+        elif isinstance(event, Thought):
+            self.thought += event.text
         elif isinstance(event, Called):
             self.calls = [call.as_json() for call in event.calls]
         elif isinstance(event, End):
@@ -168,6 +172,8 @@ class _Choice:
         assert self.end is not None  # noqa: S101 (an answer ends with it, or raises)
         content = self.text if self.text or not self.calls else None
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
+        if self.thought:
+            message["reasoning_content"] = self.thought
         if self.calls:
             message["tool_calls"] = self.calls
         if self.end.annotations:
@@ -200,7 +206,7 @@ async def _whole(completion: Completion, events: sse.Patient[Numbered], n: int) 
         "created": completion.created,
         "model": completion.model,
         "choices": listed,
-        "usage": wire.usage(ends[0].n_prompt_tokens, sum(end.n_completion_tokens for end in ends)),
+        "usage": _usage(ends),
         "sources": listed[0]["message"].get("sources", []),
     }
     return JSONResponse(body, headers=_header(sources))
@@ -234,15 +240,14 @@ async def _stream(
             for data in _encode(completion, item[0], started, ends):
                 yield data
         if include_usage:
-            n_written = sum(end.n_completion_tokens for end in ends.values())
-            yield completion.chunk([], usage=wire.usage(ends[0].n_prompt_tokens, n_written))
+            yield completion.chunk([], usage=_usage(list(ends.values())))
     # The status is out: the reader of the text and the program must both see that this is no whole answer.
     except Exception as error:
         described = to_api_error(error)
         completion.on_failure(described.code)
         log.warning("stream failed", error=type(error).__name__, code=described.code, exc_info=True)
         yield completion.delta({"content": f"\n\n[Error: {described.message}]"})
-        yield sse.event(described.body())
+        yield sse.event(error_body(described))
     finally:
         leave()
         await events.aclose()
@@ -261,6 +266,8 @@ def _encode(
     if isinstance(event, Text) and (event.text or completion.with_logprobs):
         logprobs = wire.logprobs(list(event.deltas)) if completion.with_logprobs and event.deltas else None
         chunks.append(completion.delta({"content": event.text}, index=index, logprobs=logprobs))
+    elif isinstance(event, Thought):
+        chunks.append(completion.delta({"reasoning_content": event.text}, index=index))
     elif isinstance(event, Called):
         chunks += _encode_calls(completion, index, event)
     elif isinstance(event, End):
@@ -270,6 +277,15 @@ def _encode(
         listing = wire.sources_json(event.sources, event.cited)
         chunks.append(completion.chunk([choice], **({"sources": listing} if listing else {})))
     return chunks
+
+
+def _usage(ends: list[End]) -> dict[str, Any]:
+    """Count all answers of a request; they share the prompt."""
+    return wire.usage(
+        ends[0].n_prompt_tokens,
+        sum(end.n_completion_tokens for end in ends),
+        n_thought=sum(end.n_thought_tokens for end in ends),
+    )
 
 
 def _encode_calls(completion: Completion, index: int, event: Called) -> list[bytes]:

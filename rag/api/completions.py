@@ -16,9 +16,9 @@ from engine.chat_model import Delta
 from engine.errors import ContextTooLong
 from rag import sse, wire
 from rag.answer import End, Event, Text, generate
+from rag.auth import Caller, caller_of
 from rag.choices import Numbered, leave_all, side_by_side, with_seed
-from rag.errors import InvalidRequest, NotReady, UnsupportedParameter, to_api_error
-from rag.models import resolve_chat
+from rag.errors import InvalidRequest, NotReady, UnsupportedParameter, error_body, to_api_error
 from rag.ports import ChatModel
 from rag.service import Service, service_of, unless_gone
 
@@ -32,11 +32,13 @@ _USUAL_TOKENS = 16
 async def create_completion(body: wire.CompletionRequest, request: Request) -> Response:
     """Continue texts, streamed or whole."""
     service = service_of(request)
-    starts, n_prompt_tokens = await to_thread.run_sync(_read, body, service)
-    leave = leave_all(service.admission, len(starts))
+    wire.check_stream_options(body.stream_options, is_stream=bool(body.stream))
+    n_prompts = len(body.prompt) if isinstance(body.prompt, list) and not _is_ids(body.prompt) else 1
+    leave = leave_all(service.admission, min(n_prompts * (body.n or 1), wire.MOST_CHOICES))
     streaming = False
     try:
-        events = sse.Patient(side_by_side(starts))
+        starts, n_prompt_tokens = await to_thread.run_sync(_read, body, service, caller_of(request))
+        events = service.patient(side_by_side(starts))
         head = {
             "id": f"cmpl-{uuid.uuid4().hex}",
             "object": "text_completion",
@@ -45,7 +47,8 @@ async def create_completion(body: wire.CompletionRequest, request: Request) -> R
         }
         if body.stream:
             streaming = True
-            return sse.EventStream(_stream(head, events, body, n_prompt_tokens, leave), headers={})
+            stream = _stream(head, events, body, n_prompt_tokens, leave, service)
+            return sse.EventStream(stream, headers={})
         return await unless_gone(request, _whole(head, events, len(starts), n_prompt_tokens))
     finally:
         if not streaming:
@@ -83,19 +86,14 @@ def _chat(service: Service) -> ChatModel:
 
 
 def _read(
-    body: wire.CompletionRequest, service: Service
+    body: wire.CompletionRequest, service: Service, caller: Caller
 ) -> tuple[list[Callable[[], AsyncGenerator[Event, None]]], int]:
     """Check the request; return how each answer starts, and the tokens of the prompts."""
     for name, given in (("echo", body.echo), ("suffix", body.suffix), ("best_of", (body.best_of or 1) > 1)):
         if given:
             raise UnsupportedParameter(f"{name} is not supported here", param=name)
     chat = _chat(service)
-    target = resolve_chat(
-        body.model,
-        engine=service.parts.engine,
-        library=service.library,
-        aliases=service.settings.gpt_aliases,
-    )
+    target = service.target(body.model, caller)
     if target.kind != "chat":
         raise InvalidRequest(
             f"{body.model} answers from documents, over /v1/chat/completions; {chat.name} continues texts",
@@ -118,7 +116,10 @@ def _read(
                 f"the prompt has {len(prompt)} tokens; {chat.name} reads at most {chat.context_length}"
             )
         most = replace(params, max_tokens=min(params.max_tokens or left, left))
-        starts += [partial(generate, chat, prompt, with_seed(most, i)) for i in range(body.n or 1)]
+        starts += [
+            partial(generate, chat, prompt, with_seed(most, i), with_thoughts=False)
+            for i in range(body.n or 1)
+        ]
     return starts, sum(map(len, prompts))
 
 
@@ -126,7 +127,7 @@ def _prompts(body: wire.CompletionRequest, chat: ChatModel) -> list[list[int]]:
     given = body.prompt
     if isinstance(given, str):
         items: list[str | list[int]] = [given]
-    elif given and isinstance(given[0], int):
+    elif _is_ids(given):
         items = [[token for token in given if isinstance(token, int)]]
     else:
         items = [item for item in given if not isinstance(item, int)]
@@ -134,6 +135,10 @@ def _prompts(body: wire.CompletionRequest, chat: ChatModel) -> list[list[int]]:
     if not prompts or not all(prompts):
         raise InvalidRequest("prompt: each needs at least one token", param="prompt")
     return prompts
+
+
+def _is_ids(prompt: list[str] | list[int] | list[list[int]]) -> bool:
+    return bool(prompt) and isinstance(prompt[0], int)
 
 
 async def _whole(
@@ -161,6 +166,7 @@ async def _stream(
     body: wire.CompletionRequest,
     n_prompt_tokens: int,
     leave: Callable[[], None],
+    service: Service,
 ) -> AsyncGenerator[bytes, None]:
     n_written = 0
     try:
@@ -183,8 +189,9 @@ async def _stream(
     # The status is out: only an error event can tell that this is no whole answer.
     except Exception as error:
         described = to_api_error(error)
+        service.metrics.failed(described.code)
         log.warning("stream failed", error=type(error).__name__, code=described.code, exc_info=True)
-        yield sse.event(described.body())
+        yield sse.event(error_body(described))
     finally:
         leave()
         await events.aclose()

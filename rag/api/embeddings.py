@@ -1,6 +1,7 @@
 """POST /v1/embeddings."""
 
 import base64
+import re
 from functools import partial
 from typing import Any
 
@@ -9,7 +10,7 @@ from anyio import to_thread
 from fastapi import APIRouter, Request
 from numpy.typing import NDArray
 
-from rag.errors import InvalidRequest
+from rag.errors import InvalidRequest, UnsupportedParameter
 from rag.models import resolve_embedding
 from rag.ports import Embedder
 from rag.service import Service, service_of, unless_gone
@@ -21,21 +22,29 @@ _MOST_INPUTS = 1000
 # A client that leaves is noticed between batches.
 _BATCH = 32
 _SPECIAL_TOKENS = 2
+# Trained so that the beginning of a vector is one, too (Matryoshka), as their model cards say.
+_MATRYOSHKA = re.compile(
+    r"qwen3-embedding|nomic-embed-text-v(?:1\.5|2)|embeddinggemma|mxbai-embed-large"
+    r"|jina-embeddings-v[34]|arctic-embed-[ml].*v2|stella|text-embedding-3"
+)
 
 
 @router.post("/embeddings")
 async def create_embeddings(body: EmbeddingRequest, request: Request) -> dict[str, Any]:
     """Embed texts, in order."""
     service = service_of(request)
-    target = resolve_embedding(body.model, engine=service.parts.engine)
+    resolve_embedding(body.model, engine=service.parts.engine)
     embedder = service.parts.engine.embedder
     assert embedder is not None  # noqa: S101 (resolve_embedding found it)
-    if body.dimensions not in (None, embedder.dimension):
-        raise InvalidRequest(
-            f"dimensions: {target.name} gives {embedder.dimension}, not {body.dimensions}", param="dimensions"
-        )
-    texts = _texts(body, service)
-    counts, vectors = await unless_gone(request, _embed(texts, embedder, service))
+    n_dimensions = _dimensions(body, embedder)
+    leave = service.embedding_admission.enter()
+    try:
+        texts = await to_thread.run_sync(_texts, body, service)
+        counts, vectors = await unless_gone(request, _embed(texts, embedder, service))
+    finally:
+        leave()
+    if n_dimensions < embedder.dimension:
+        vectors = [shorten(vector, n_dimensions) for vector in vectors]
     encode = _base64 if body.encoding_format == "base64" else _floats
     return {
         "object": "list",
@@ -46,6 +55,29 @@ async def create_embeddings(body: EmbeddingRequest, request: Request) -> dict[st
         ],
         "usage": {"prompt_tokens": sum(counts), "total_tokens": sum(counts)},
     }
+
+
+def shorten(vector: NDArray[np.float32], n: int) -> NDArray[np.float32]:
+    """Keep the first `n` numbers of a vector, at length one again."""
+    kept = vector[:n]
+    return np.asarray(kept / max(float(np.linalg.norm(kept)), 1e-12), np.float32)
+
+
+def _dimensions(body: EmbeddingRequest, embedder: Embedder) -> int:
+    wanted = body.dimensions or embedder.dimension
+    if wanted == embedder.dimension:
+        return wanted
+    if not _MATRYOSHKA.search(embedder.name):
+        raise UnsupportedParameter(
+            f"dimensions: {embedder.name} gives {embedder.dimension} and is not made to be cut to {wanted}",
+            param="dimensions",
+        )
+    if wanted > embedder.dimension:
+        raise InvalidRequest(
+            f"dimensions: {embedder.name} gives at most {embedder.dimension}, not {wanted}",
+            param="dimensions",
+        )
+    return wanted
 
 
 def _texts(body: EmbeddingRequest, service: Service) -> list[str]:

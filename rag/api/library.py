@@ -17,8 +17,9 @@ from starlette.background import BackgroundTask
 
 from engine.errors import EngineError
 from ingest.errors import IngestError
+from rag.auth import caller_of
 from rag.errors import InvalidRequest
-from rag.models import ALL, resolve_chat, slug
+from rag.models import ALL, slug
 from rag.ports import Library
 from rag.service import service_of
 
@@ -42,9 +43,9 @@ class RetryRequest(BaseModel):
 @router.get("/library")
 def status(request: Request) -> dict[str, Any]:
     """Describe models, collections, and documents that could not be read."""
-    service = service_of(request)
+    service, caller = service_of(request), caller_of(request)
     engine, library = service.parts.engine, service.library
-    documents = library.documents()
+    documents = [document for document in library.documents() if caller.sees(document.collection)]
     return {
         "models": {
             "chat": {"name": engine.chat.name} if engine.chat else None,
@@ -53,6 +54,7 @@ def status(request: Request) -> dict[str, Any]:
         "collections": [
             {**dataclasses.asdict(collection), "model": f"{ALL}-{slug(collection.name)}"}
             for collection in library.collections()
+            if caller.sees(collection.name)
         ],
         "failures": [
             {"path": document.path, "reason": document.reason}
@@ -67,12 +69,7 @@ def status(request: Request) -> dict[str, Any]:
 def search(request: Request, body: SearchRequest) -> dict[str, Any]:
     """Give the best passages, best first."""
     service = service_of(request)
-    target = resolve_chat(
-        body.model,
-        engine=service.parts.engine,
-        library=service.library,
-        aliases=service.settings.gpt_aliases,
-    )
+    target = service.target(body.model, caller_of(request))
     passages = service.parts.retriever.search(body.query, collections=target.collections, limit=body.limit)
     return {"results": [dataclasses.asdict(passage) for passage in passages]}
 
@@ -80,12 +77,14 @@ def search(request: Request, body: SearchRequest) -> dict[str, Any]:
 @router.post("/library/reconcile")
 def reconcile(request: Request) -> StreamingResponse:
     """Run one pass over the documents folder; stream progress, then the report, as JSON lines."""
+    caller_of(request).require_all("a pass over the documents")
     return StreamingResponse(_pass(service_of(request).library), media_type="application/x-ndjson")
 
 
 @router.post("/library/compact")
 def compact(request: Request) -> dict[str, bool]:
     """Rewrite record and indexes, so that nothing deleted is left on the disk."""
+    caller_of(request).require_all("compaction")
     service_of(request).library.compact()
     return {"compacted": True}
 
@@ -95,7 +94,7 @@ def document(request: Request, path: Annotated[str, Query(max_length=4096)]) -> 
     """Give a document with its passages, as they are stored."""
     library = service_of(request).library
     for found in library.documents():
-        if found.path == path:
+        if found.path == path and caller_of(request).sees(found.collection):
             chunks = [dataclasses.asdict(chunk) for chunk in library.document_chunks(path)]
             return {"document": dataclasses.asdict(found), "chunks": chunks}
     raise InvalidRequest(f"there is no document {path}; quarry status names what there is", param="path")
@@ -104,18 +103,21 @@ def document(request: Request, path: Annotated[str, Query(max_length=4096)]) -> 
 @router.post("/library/retry")
 def retry(request: Request, body: RetryRequest) -> dict[str, Any]:
     """Let the next pass read again what could not be read."""
+    caller_of(request).require_all("retrying")
     return {"paths": service_of(request).library.retry(body.path)}
 
 
 @router.post("/library/verify")
 def verify(request: Request) -> dict[str, Any]:
     """Check the record and the indexes."""
+    caller_of(request).require_all("the check of the indexes")
     return {"faults": service_of(request).library.verify()}
 
 
 @router.post("/library/reindex")
 def reindex(request: Request) -> dict[str, bool]:
     """Build the indexes anew from the record."""
+    caller_of(request).require_all("building the indexes anew")
     service_of(request).library.reindex()
     return {"reindexed": True}
 
@@ -123,6 +125,7 @@ def reindex(request: Request) -> dict[str, bool]:
 @router.get("/library/backup")
 def backup(request: Request) -> FileResponse:
     """Send the record as it is at one moment. Never to a path of the request's choice."""
+    caller_of(request).require_all("a backup")
     library, data_dir = service_of(request).library, service_of(request).settings.data_dir
     folder = tempfile.mkdtemp(prefix="backup-", dir=data_dir)
     try:

@@ -1,38 +1,31 @@
-"""/v1/files and /v1/vector_stores: the documents, managed with OpenAI's own package."""
+"""/v1/vector_stores: collections, managed with OpenAI's own package."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Annotated, Any, Literal
 
-from anyio import to_thread
-from fastapi import APIRouter, File, Form, Query, Request, UploadFile
-from pydantic import BaseModel, Field
-from starlette.responses import FileResponse, Response
+from fastapi import APIRouter, Query, Request
+from pydantic import BaseModel, Field, StrictBool
 
 from rag import wire
-from rag.errors import InvalidRequest, NotFound, UnsupportedParameter
+from rag.api.files import file_for, refuse, stores_of
+from rag.api.paging import Paging, page_of
+from rag.auth import caller_of
+from rag.errors import InvalidRequest, UnsupportedParameter
 from rag.models import ALL, slug
 from rag.service import service_of
-from rag.stores import Attached, Store, StoredFile, Stores
+from rag.stores import Attached, Store, Stores, no_store
 
 router = APIRouter()
-_PURPOSES = ("assistants", "user_data")
 _MOST_IN_BATCH = 2000
 
+FileState = Literal["in_progress", "completed", "failed", "cancelled"]
 Attributes = dict[str, wire.String | wire.Number | bool]
-
-
-class Paging(BaseModel):
-    """Which part of a list is wanted."""
-
-    limit: int = Field(20, ge=1, le=10_000)
-    order: Literal["asc", "desc"] = "desc"
-    after: str | None = None
 
 
 class StoreRequest(BaseModel):
     """POST /v1/vector_stores."""
 
+    description: wire.String | None = Field(None, max_length=1024)
     name: wire.String | None = Field(None, max_length=256)
     file_ids: list[wire.String] | None = Field(None, max_length=500)
     metadata: dict[str, wire.String] | None = Field(None, max_length=16)
@@ -48,6 +41,12 @@ class AttachRequest(BaseModel):
     chunking_strategy: dict[str, Any] | None = None
 
 
+class AttributesRequest(BaseModel):
+    """POST /v1/vector_stores/{id}/files/{file_id}."""
+
+    attributes: Attributes = Field(max_length=16)
+
+
 class BatchRequest(BaseModel):
     """POST /v1/vector_stores/{id}/file_batches."""
 
@@ -60,119 +59,75 @@ class BatchRequest(BaseModel):
 class SearchRequest(BaseModel):
     """POST /v1/vector_stores/{id}/search."""
 
-    query: wire.String | list[wire.String]
+    query: wire.String | Annotated[list[wire.String], Field(min_length=1, max_length=16)]
     max_num_results: int = Field(10, ge=1, le=50)
     filters: Any = None
     ranking_options: dict[str, Any] | None = None
-    rewrite_query: bool = False
-
-
-@router.post("/files")
-async def upload(
-    request: Request,
-    file: Annotated[UploadFile, File()],
-    purpose: Annotated[str, Form(max_length=40)],
-    expires_after: Annotated[str | None, Form(alias="expires_after[anchor]")] = None,
-) -> dict[str, Any]:
-    """Keep a file."""
-    if purpose not in _PURPOSES:
-        raise UnsupportedParameter(
-            f"purpose {purpose!r} is not supported: {' and '.join(_PURPOSES)} are", param="purpose"
-        )
-    _refuse(expires_after=expires_after)
-    data = await file.read()
-    keep = partial(_stores(request).upload, file.filename or "", data, purpose=purpose, now=wire.now())
-    return _file(await to_thread.run_sync(keep))
-
-
-@router.get("/files")
-def list_files(
-    request: Request, paging: Annotated[Paging, Query()], purpose: str | None = None
-) -> dict[str, Any]:
-    """List uploads."""
-    files = [file for file in _stores(request).files() if purpose in (None, file.purpose)]
-    return _page([_file(file) for file in files], paging)
-
-
-@router.get("/files/{file_id}")
-def retrieve_file(file_id: str, request: Request) -> dict[str, Any]:
-    """Describe a file."""
-    return _file(_stores(request).file(file_id))
-
-
-@router.get("/files/{file_id}/content")
-def file_content(file_id: str, request: Request) -> Response:
-    """Give a file's bytes, never as something that a browser would run."""
-    file = _stores(request).file(file_id)
-    if not file.path.is_file():
-        raise NotFound(f"the bytes of {file_id!r} are gone", param="file_id")
-    return FileResponse(file.path, media_type="application/octet-stream", filename=file.filename)
-
-
-@router.delete("/files/{file_id}")
-def delete_file(file_id: str, request: Request) -> dict[str, Any]:
-    """Delete an upload, from all stores too."""
-    _stores(request).delete_file(file_id)
-    return {"id": file_id, "object": "file", "deleted": True}
+    rewrite_query: StrictBool | None = False
 
 
 @router.post("/vector_stores")
 def create_store(body: StoreRequest, request: Request) -> dict[str, Any]:
     """Make a collection."""
-    _refuse(expires_after=body.expires_after)
+    caller_of(request).require_all("a new vector store")
+    refuse(expires_after=body.expires_after)
     _check_chunking(body.chunking_strategy)
-    stores = _stores(request)
+    stores = stores_of(request)
     for file_id in body.file_ids or ():
         stores.file(file_id)
-    store = stores.create_store(body.name or "", dict(body.metadata or {}), now=wire.now())
+    metadata = dict(body.metadata or {})
+    store = stores.create_store(body.name or "", metadata, now=wire.now(), description=body.description)
     for file_id in body.file_ids or ():
         stores.attach(store.id, file_id, {}, now=wire.now())
     return _store(store, stores)
 
 
 @router.get("/vector_stores")
-def list_stores(request: Request, paging: Annotated[Paging, Query()]) -> dict[str, Any]:
+def liststores_of(request: Request, paging: Annotated[Paging, Query()]) -> dict[str, Any]:
     """List collections."""
-    stores = _stores(request)
-    return _page([_store(store, stores) for store in stores.stores()], paging)
+    stores = stores_of(request)
+    caller = caller_of(request)
+    return page_of([_store(s, stores) for s in stores.stores() if caller.sees(s.folder)], paging)
 
 
 @router.get("/vector_stores/{store_id}")
 def retrieve_store(store_id: str, request: Request) -> dict[str, Any]:
     """Describe a collection."""
-    stores = _stores(request)
-    return _store(stores.store(store_id), stores)
+    stores = stores_of(request)
+    return _store(_store_for(request, store_id), stores)
 
 
 @router.post("/vector_stores/{store_id}")
 def update_store(store_id: str, body: StoreRequest, request: Request) -> dict[str, Any]:
     """Rename a collection for clients, or change its metadata."""
-    _refuse(expires_after=body.expires_after)
-    stores = _stores(request)
+    refuse(expires_after=body.expires_after, file_ids=body.file_ids)
+    _store_for(request, store_id)
+    stores = stores_of(request)
     metadata = None if body.metadata is None else dict(body.metadata)
-    return _store(stores.update_store(store_id, body.name, metadata), stores)
+    return _store(stores.update_store(store_id, body.name, metadata, body.description), stores)
 
 
 @router.delete("/vector_stores/{store_id}")
 def delete_store(store_id: str, request: Request) -> dict[str, Any]:
     """Delete a collection whose documents were all uploaded."""
-    _stores(request).delete_store(store_id)
+    caller_of(request).require_all("deleting a vector store")
+    stores_of(request).delete_store(store_id)
     return {"id": store_id, "object": "vector_store.deleted", "deleted": True}
 
 
 @router.post("/vector_stores/{store_id}/search")
 def search(store_id: str, body: SearchRequest, request: Request) -> dict[str, Any]:
     """Give the best passages of a collection; the score is the cosine with the query."""
-    _refuse(filters=body.filters, rewrite_query=body.rewrite_query)
-    options = body.ranking_options or {}
-    least = options.get("score_threshold", 0)
-    if not isinstance(least, int | float):
-        raise InvalidRequest("ranking_options.score_threshold must be a number", param="ranking_options")
-    service, stores = service_of(request), _stores(request)
-    store = stores.store(store_id)
+    refuse(rewrite_query=body.rewrite_query)
+    least = read_threshold(body.ranking_options, param="ranking_options")
+    service, stores = service_of(request), stores_of(request)
+    store = _store_for(request, store_id)
     queries = [body.query] if isinstance(body.query, str) else body.query
     passages = service.parts.retriever.search(
-        " ".join(queries), collections=frozenset({store.folder}), limit=body.max_num_results
+        " ".join(queries),
+        collections=frozenset({store.folder}),
+        limit=body.max_num_results,
+        accepts=stores.accepting(body.filters),
     )
     results = []
     for passage in passages:
@@ -196,8 +151,10 @@ def search(store_id: str, body: SearchRequest, request: Request) -> dict[str, An
 def attach(store_id: str, body: AttachRequest, request: Request) -> dict[str, Any]:
     """Put a file into a collection."""
     _check_chunking(body.chunking_strategy)
+    _store_for(request, store_id)
+    file_for(request, body.file_id)
     attributes = dict(body.attributes or {})
-    return _attached(store_id, _stores(request).attach(store_id, body.file_id, attributes, now=wire.now()))
+    return _attached(store_id, stores_of(request).attach(store_id, body.file_id, attributes, now=wire.now()))
 
 
 @router.get("/vector_stores/{store_id}/files")
@@ -205,23 +162,44 @@ def list_attached(
     store_id: str,
     request: Request,
     paging: Annotated[Paging, Query()],
-    filter: str | None = None,  # noqa: A002
+    filter: FileState | None = None,  # noqa: A002
 ) -> dict[str, Any]:
     """List the files of a collection."""
-    files = _stores(request).attached(store_id)
-    return _page([_attached(store_id, f) for f in files if filter in (None, f.status)], paging)
+    files = stores_of(request).attached(_store_for(request, store_id).id)
+    return page_of([_attached(store_id, f) for f in files if filter in (None, f.status)], paging)
 
 
 @router.get("/vector_stores/{store_id}/files/{file_id}")
 def retrieve_attached(store_id: str, file_id: str, request: Request) -> dict[str, Any]:
     """Tell how far a file is."""
-    return _attached(store_id, _stores(request).attached_file(store_id, file_id))
+    _store_for(request, store_id)
+    return _attached(store_id, stores_of(request).attached_file(store_id, file_id))
+
+
+@router.post("/vector_stores/{store_id}/files/{file_id}")
+def update_attached(store_id: str, file_id: str, body: AttributesRequest, request: Request) -> dict[str, Any]:
+    """Say something else of a file."""
+    _store_for(request, store_id)
+    attributes = dict(body.attributes)
+    return _attached(store_id, stores_of(request).set_attributes(store_id, file_id, attributes))
+
+
+@router.get("/vector_stores/{store_id}/files/{file_id}/content")
+def attached_content(store_id: str, file_id: str, request: Request) -> dict[str, Any]:
+    """Give the text of a file, as it was read."""
+    _store_for(request, store_id)
+    attached = stores_of(request).attached_file(store_id, file_id)
+    chunks = service_of(request).library.document_chunks(attached.path)
+    data = [{"type": "text", "text": chunk.text} for chunk in chunks]
+    page = {"object": "vector_store.file_content.page", "data": data}
+    return {**page, "has_more": False, "next_page": None}
 
 
 @router.delete("/vector_stores/{store_id}/files/{file_id}")
 def detach(store_id: str, file_id: str, request: Request) -> dict[str, Any]:
     """Take a file out of a collection."""
-    _stores(request).detach(store_id, file_id)
+    _store_for(request, store_id)
+    stores_of(request).detach(store_id, file_id)
     return {"id": file_id, "object": "vector_store.file.deleted", "deleted": True}
 
 
@@ -234,33 +212,71 @@ def create_batch(store_id: str, body: BatchRequest, request: Request) -> dict[st
     shared = dict(body.attributes or {})
     files = [(file_id, shared) for file_id in body.file_ids or ()]
     files += [(file.file_id, dict(file.attributes or shared)) for file in body.files or ()]
-    stores = _stores(request)
+    _store_for(request, store_id)
+    for file_id, _ in files:
+        file_for(request, file_id)
+    stores = stores_of(request)
     return _batch(store_id, stores.create_batch(store_id, files, now=wire.now()), stores)
 
 
 @router.get("/vector_stores/{store_id}/file_batches/{batch_id}")
 def retrieve_batch(store_id: str, batch_id: str, request: Request) -> dict[str, Any]:
     """Tell how far a batch is."""
-    return _batch(store_id, batch_id, _stores(request))
+    _store_for(request, store_id)
+    return _batch(store_id, batch_id, stores_of(request))
+
+
+@router.post("/vector_stores/{store_id}/file_batches/{batch_id}/cancel")
+def cancel_batch(store_id: str, batch_id: str, request: Request) -> dict[str, Any]:
+    """Take the files of a batch that are not read yet out of the collection."""
+    _store_for(request, store_id)
+    stores = stores_of(request)
+    stores.cancel_batch(store_id, batch_id)
+    return _batch(store_id, batch_id, stores)
 
 
 @router.get("/vector_stores/{store_id}/file_batches/{batch_id}/files")
 def list_batch(
-    store_id: str, batch_id: str, request: Request, paging: Annotated[Paging, Query()]
+    store_id: str,
+    batch_id: str,
+    request: Request,
+    paging: Annotated[Paging, Query()],
+    filter: FileState | None = None,  # noqa: A002
 ) -> dict[str, Any]:
     """List the files of a batch."""
-    _, files = _stores(request).batch(store_id, batch_id)
-    return _page([_attached(store_id, file) for file in files], paging)
+    _store_for(request, store_id)
+    _, files = stores_of(request).batch(store_id, batch_id)
+    return page_of([_attached(store_id, f) for f in files if filter in (None, f.status)], paging)
 
 
-def _stores(request: Request) -> Stores:
-    return service_of(request).stores
+def _store_for(request: Request, store_id: str) -> Store:
+    """Find a collection that the caller may see. Raises: NotFound, also for one that it may not see."""
+    store = stores_of(request).store(store_id)
+    if not caller_of(request).sees(store.folder):
+        raise no_store(store_id)
+    return store
 
 
-def _refuse(**given: object) -> None:
-    for name, value in given.items():
-        if value:
-            raise UnsupportedParameter(f"{name} is not supported here", param=name)
+def read_threshold(options: object, *, param: str) -> float:
+    """Read `ranking_options`; give the least score that counts.
+
+    Raises: InvalidRequest, UnsupportedParameter.
+    """
+    if options is None:
+        return 0.0
+    if not isinstance(options, dict):
+        raise InvalidRequest(f"{param} must be an object", param=param)
+    if options.get("ranker") not in (None, "auto", "default-2024-11-15"):
+        raise UnsupportedParameter(f"{param}.ranker: only auto is supported", param=f"{param}.ranker")
+    if options.get("hybrid_search") is not None:
+        raise UnsupportedParameter(
+            f"{param}.hybrid_search is not supported: both sides are joined by rank, without weights",
+            param=f"{param}.hybrid_search",
+        )
+    least = options.get("score_threshold") or 0.0
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise InvalidRequest(f"{param}.score_threshold must be a number from 0 to 1", param=param)
+    return float(least)
 
 
 def _check_chunking(strategy: dict[str, Any] | None) -> None:
@@ -269,30 +285,6 @@ def _check_chunking(strategy: dict[str, Any] | None) -> None:
             "chunking_strategy: only auto is supported, documents are cut at their headings and sentences",
             param="chunking_strategy",
         )
-
-
-def _page(items: Sequence[dict[str, Any]], paging: Paging) -> dict[str, Any]:
-    ordered = list(items) if paging.order == "asc" else list(reversed(items))
-    if paging.after is not None:
-        ids = [item["id"] for item in ordered]
-        if paging.after not in ids:
-            raise InvalidRequest(f"after: there is no {paging.after[:80]!r} in this list", param="after")
-        ordered = ordered[ids.index(paging.after) + 1 :]
-    page = ordered[: paging.limit]
-    ends = {"first_id": page[0]["id"] if page else None, "last_id": page[-1]["id"] if page else None}
-    return {"object": "list", "data": page, **ends, "has_more": len(ordered) > len(page)}
-
-
-def _file(file: StoredFile) -> dict[str, Any]:
-    return {
-        "id": file.id,
-        "object": "file",
-        "bytes": file.n_bytes,
-        "created_at": file.created_at,
-        "filename": file.filename,
-        "purpose": file.purpose,
-        "status": "processed",
-    }
 
 
 def _store(store: Store, stores: Stores) -> dict[str, Any]:
@@ -304,6 +296,7 @@ def _store(store: Store, stores: Stores) -> dict[str, Any]:
         "created_at": store.created_at,
         "last_active_at": max((file.created_at for file in files), default=store.created_at),
         "name": store.name,
+        "description": store.description,
         "status": "in_progress" if counts["in_progress"] else "completed",
         "usage_bytes": sum(file.n_bytes for file in files),
         "file_counts": counts,
@@ -330,13 +323,17 @@ def _attached(store_id: str, file: Attached) -> dict[str, Any]:
 
 def _batch(store_id: str, batch_id: str, stores: Stores) -> dict[str, Any]:
     created_at, files = stores.batch(store_id, batch_id)
-    counts = _counts(files)
+    counts, n_cancelled = _counts(files), stores.n_cancelled(batch_id)
+    status = "in_progress" if counts["in_progress"] else "completed"
+    if n_cancelled is not None:
+        counts |= {"cancelled": n_cancelled, "total": counts["total"] + n_cancelled}
+        status = "cancelled"
     return {
         "id": batch_id,
         "object": "vector_store.files_batch",
         "created_at": created_at,
         "vector_store_id": store_id,
-        "status": "in_progress" if counts["in_progress"] else "completed",
+        "status": status,
         "file_counts": counts,
     }
 

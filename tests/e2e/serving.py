@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import openai
-import uvicorn
 
 from engine.engine import Engine
 from ingest.library import Library
 from rag.app import create_app
+from rag.server import Server
 from rag.settings import Settings
 
 
@@ -54,7 +54,7 @@ def serve(
         library.reconcile()
         library.start_watching()
         app = create_app(settings, engine=engine, library=library)
-        server = uvicorn.Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=2))
+        server = Server(app, grace_s=2)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()

@@ -52,6 +52,7 @@ class FakeGeneration:
     gate: asyncio.Event | None
     fails_after: int | None
     n_completion_tokens: int = 0
+    queued_s: float = 0.0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
@@ -83,10 +84,12 @@ class FakeChat:
 
     name = "parrot"
     knows_tools = False
+    thinks = False
     n_weights = 1_000_000_000
 
     def __init__(self) -> None:
         self.context_length = 2048
+        self.thinking: bool | None = None
         self.gate: asyncio.Event | None = None
         self.fails_after: int | None = None
         self.reply: str | None = None
@@ -104,9 +107,14 @@ class FakeChat:
         return "".join(self._tokens.text(token) for token in token_ids)
 
     def prompt_tokens(
-        self, messages: Sequence[Mapping[str, Any]], *, tools: Sequence[Mapping[str, Any]] | None = None
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        thinking: bool | None = None,
     ) -> list[int]:
         assert tools is None
+        self.thinking = thinking
         return self.tokenize("".join(f"{m['role']}: {m['content']}<|end|>" for m in messages), special=True)
 
     def generate(self, prompt: Sequence[int], params: GenerationParams) -> FakeGeneration:
@@ -208,7 +216,32 @@ class FakeLibrary:
         ]
 
     def documents(self) -> list[DocumentInfo]:
-        return []
+        by_path: dict[str, list[Chunk]] = {}
+        for chunk in self._chunks:
+            by_path.setdefault(chunk.path, []).append(chunk)
+        return [
+            DocumentInfo(
+                own[0].document_id,
+                path,
+                own[0].collection,
+                path,
+                "indexed",
+                1,
+                len(own),
+                1,
+                None,
+                0,
+                10,
+                10**9,
+            )
+            for path, own in by_path.items()
+        ]
+
+    def document_chunks(self, path: str) -> list[Chunk]:
+        return [chunk for chunk in self._chunks if chunk.path == path]
+
+    def reconcile(self, *, on_progress: object = None) -> None:
+        pass
 
     def status(self) -> LibraryStatus:
         return LibraryStatus(

@@ -9,8 +9,14 @@ import httpx
 import numpy as np
 import pytest
 from fastapi import FastAPI
+from openai.types.chat.completion_create_params import (
+    CompletionCreateParamsBase,
+    CompletionCreateParamsNonStreaming,
+    CompletionCreateParamsStreaming,
+)
 
 from engine.errors import QueueFull
+from rag import wire
 from rag.app import PREFIXES, create_app
 from rag.settings import Settings
 
@@ -45,7 +51,7 @@ def assert_openai_error(response: httpx.Response, status: int, code: str) -> str
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["code"] == code
-    assert response.headers["x-request-id"]
+    assert response.json()["request_id"] == response.headers["x-request-id"]
     message: str = error["message"]
     return message
 
@@ -216,6 +222,31 @@ async def test_logprobs(client: httpx.AsyncClient) -> None:
         pytest.param({"tools": [{"type": "function"}]}, 400, "invalid_request", id="nameless tool"),
         pytest.param({"tools": [{"type": "custom"}]}, 400, "unsupported_parameter", id="other tool"),
         pytest.param({"tool_choice": "required"}, 400, "invalid_request", id="tool choice alone"),
+        pytest.param({"functions": [{"name": "f"}]}, 400, "unsupported_parameter", id="functions"),
+        pytest.param({"audio": {"voice": "x"}}, 400, "unsupported_parameter", id="audio"),
+        pytest.param({"modalities": ["text", "audio"]}, 400, "unsupported_parameter", id="modalities"),
+        pytest.param({"moderation": {"model": "x"}}, 400, "unsupported_parameter", id="moderation"),
+        pytest.param({"prediction": {"type": "content"}}, 400, "unsupported_parameter", id="prediction"),
+        pytest.param({"prompt_cache_retention": "24h"}, 400, "unsupported_parameter", id="cache retention"),
+        pytest.param(
+            {"prompt_cache_options": {"mode": "explicit"}}, 400, "unsupported_parameter", id="cache"
+        ),
+        pytest.param({"service_tier": "flex"}, 400, "unsupported_parameter", id="tier"),
+        pytest.param({"store": True}, 400, "unsupported_parameter", id="store"),
+        pytest.param({"metadata": {"a": "b"}}, 400, "unsupported_parameter", id="metadata"),
+        pytest.param({"verbosity": "low"}, 400, "unsupported_parameter", id="verbosity"),
+        pytest.param({"web_search_options": {}}, 400, "unsupported_parameter", id="web search"),
+        pytest.param(
+            {"reasoning_effort": "high"}, 400, "unsupported_parameter", id="effort without thoughts"
+        ),
+        pytest.param({"reasoning_effort": "huge"}, 400, "invalid_request", id="unknown effort"),
+        pytest.param({"stream_options": {"include_usage": True}}, 400, "invalid_request", id="no stream"),
+        pytest.param(
+            {"stream": True, "stream_options": {"include_obfuscation": True}},
+            400,
+            "unsupported_parameter",
+            id="obfuscation",
+        ),
         pytest.param(
             {"response_format": {"type": "json_schema", "json_schema": {}}},
             400,
@@ -234,6 +265,38 @@ async def test_wrong_request_gets_openai_error(
     client: httpx.AsyncClient, change: dict[str, Any], status: int, code: str
 ) -> None:
     assert_openai_error(await client.post("/v1/chat/completions", json={**QUESTION, **change}), status, code)
+
+
+async def test_fields_that_ask_for_nothing_are_taken(client: httpx.AsyncClient) -> None:
+    harmless = {
+        "user": "u-1",
+        "safety_identifier": "s-1",
+        "prompt_cache_key": "k",
+        "prompt_cache_retention": "in_memory",
+        "service_tier": "auto",
+        "store": False,
+        "metadata": None,
+        "modalities": ["text"],
+        "verbosity": "medium",
+        "reasoning_effort": "none",
+        "parallel_tool_calls": True,
+        "functions": None,
+        "logit_bias": {},
+        "unknown_to_openai": {"top": 1},
+    }
+    response = await client.post("/v1/chat/completions", json={**QUESTION, **harmless})
+    assert response.status_code == 200, response.text
+
+
+async def test_every_field_of_openai_is_known() -> None:
+    fields = {
+        name
+        for kind in (CompletionCreateParamsNonStreaming, CompletionCreateParamsStreaming)
+        for name in kind.__annotations__
+    }
+    fields |= set(CompletionCreateParamsBase.__annotations__)
+    taken = {"user", "safety_identifier", "prompt_cache_key"}
+    assert fields - set(wire.ChatRequest.model_fields) - set(wire.CHAT_FIELDS) == taken
 
 
 @pytest.mark.parametrize(
@@ -497,7 +560,7 @@ async def test_embeddings_keep_order_in_both_encodings(
         pytest.param({"input": []}, "invalid_request", "0 items", id="nothing"),
         pytest.param({"input": ["x"] * 1001}, "invalid_request", "1001 items", id="too many"),
         pytest.param({"input": "word " * 100}, "context_length_exceeded", "at most 62", id="too long"),
-        pytest.param({"dimensions": 8}, "invalid_request", "256, not 8", id="other dimensions"),
+        pytest.param({"dimensions": 8}, "unsupported_parameter", "cut to 8", id="other dimensions"),
         pytest.param({"encoding_format": "int8"}, "invalid_request", "encoding_format", id="other encoding"),
     ],
 )

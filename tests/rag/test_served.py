@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from rag.api import chat as chat_routes
 from rag.app import create_app
+from rag.server import Server
 from rag.settings import Settings
 
 QUESTION: list[Any] = [{"role": "user", "content": "How many vacation days carry over?"}]
@@ -24,8 +24,7 @@ DEADLINE_S = 10
 @asynccontextmanager
 async def serving(engine: Any, library: Any, **settings: Any) -> AsyncIterator[str]:
     app = create_app(Settings(**settings), engine=engine, library=library)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=2)
-    server = uvicorn.Server(config)
+    server = Server(app, grace_s=2)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         running = asyncio.create_task(server.serve(sockets=[listener]))
         try:
