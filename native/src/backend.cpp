@@ -84,10 +84,11 @@ std::vector<float> Backend::load_vector(const GgufTensor& tensor) const {
     return out;
 }
 
-std::vector<float> Backend::load_bias(const GgufTensor& tensor, RowOrder order, HeadShape heads) const {
+std::vector<float> Backend::load_bias(const GgufTensor& tensor, std::size_t first, std::size_t n,
+                                      RowOrder order, HeadShape heads) const {
     const std::vector<float> stored = load_vector(tensor);
-    std::vector<float> bias(tiles_of(stored.size()) * kTileRows);
-    for (std::size_t r = 0; r < stored.size(); ++r) bias[r] = stored[source_row(r, order, heads)];
+    std::vector<float> bias(tiles_of(n) * kTileRows);
+    for (std::size_t r = 0; r < n; ++r) bias[r] = stored[first + source_row(r, order, heads)];
     return bias;
 }
 
@@ -242,6 +243,12 @@ void Backend::silu_multiply(const Buffer& gate, const Buffer& up, std::size_t n,
     });
 }
 
+void Backend::gelu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out) {
+    each_row(n, gate.width(), [&](std::size_t i) {
+        kernels_.gelu_multiply(gate.row(i), up.row(i), gate.width(), out.row(i));
+    });
+}
+
 void Backend::gelu(Buffer& x, std::size_t n) {
     each_row(n, x.width(), [&](std::size_t i) { kernels_.gelu(x.row(i), x.width()); });
 }
@@ -255,6 +262,14 @@ void Backend::tanh(Buffer& x, std::size_t n) {
 
 void Backend::add(const Buffer& x, std::size_t n, Buffer& out) {
     each_row(n, x.width(), [&](std::size_t i) { kernels_.add(x.row(i), x.width(), out.row(i)); });
+}
+
+void Backend::scale(Buffer& x, std::size_t n, float factor) {
+    each_row(n, x.width(), [&](std::size_t i) { kernels_.scale(x.row(i), x.width(), factor); });
+}
+
+void Backend::soft_cap(Buffer& x, std::size_t n, float cap) {
+    each_row(n, x.width(), [&](std::size_t i) { kernels_.soft_cap(x.row(i), x.width(), cap); });
 }
 
 void Backend::set_angles(Buffer& angles, std::size_t row, std::size_t position,
@@ -279,7 +294,7 @@ void Backend::rotate(Buffer& x, std::size_t n, std::size_t head_dim, const Buffe
 
 void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer& values,
                         std::span<const SequenceRows> sequences, std::size_t n_query_heads, bool causal,
-                        KvCache& cache, std::size_t layer, Buffer& out) {
+                        KvCache& cache, std::size_t layer, Buffer& out, const Scoring& scoring) {
     const std::size_t dim = cache.head_dim();
     const std::size_t padded = cache.padded_head_dim();
     const std::size_t n_heads = cache.n_heads();
@@ -321,7 +336,7 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
         grow(scratch, (row_floats + attention_scratch(padded)) * sizeof(float) +
                           most_blocks * sizeof(KeyValueBlock) + 4 * kAlign);
     }
-    const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
+    const float scale = scoring.scale > 0 ? scoring.scale : 1.0f / std::sqrt(static_cast<float>(dim));
     pool_.parallel(items.size(), [&](std::size_t index, std::size_t thread) {
         const Item& item = items[index];
         Carver carver(scratch_[thread].data());
@@ -330,6 +345,7 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
         const float* query_rows[kMaxChunk];
         float* out_rows[kMaxChunk];
         std::size_t n_visible[kMaxChunk];
+        std::size_t first_visible[kMaxChunk];
         const auto place = [&](std::size_t r) {
             const std::size_t pair = item.first + r;
             return std::pair(item.sequence->first_row + pair / group,
@@ -344,13 +360,15 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
             out_rows[r] = query + padded;
             n_visible[r] = item.sequence->first_position +
                            (causal ? (item.first + r) / group + 1 : item.sequence->n_rows);
+            first_visible[r] =
+                scoring.window > 0 && n_visible[r] > scoring.window ? n_visible[r] - scoring.window : 0;
         }
         const std::size_t n_blocks = (n_visible[item.n - 1] + kKeysPerBlock - 1) / kKeysPerBlock;
         for (std::size_t b = 0; b < n_blocks; ++b) {
             blocks[b] = cache.block(layer, item.sequence->blocks[b], item.head);
         }
-        kernels_.attend({item.n, padded, query_rows, n_visible, blocks, out_rows,
-                         carver.take<float>(attention_scratch(padded))});
+        kernels_.attend({item.n, padded, query_rows, first_visible, n_visible, scoring.soft_cap, blocks,
+                         out_rows, carver.take<float>(attention_scratch(padded))});
         for (std::size_t r = 0; r < item.n; ++r) {
             const auto [row, at] = place(r);
             std::memcpy(out.row(row) + at, out_rows[r], dim * sizeof(float));

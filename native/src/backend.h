@@ -62,6 +62,13 @@ struct Projection {
     bool accumulate = false;
 };
 
+// How products of queries and keys become weights.
+struct Scoring {
+    float scale = 0;         // 0: 1 / sqrt(head_dim)
+    float soft_cap = 0;      // scores become cap * tanh(score / cap); 0: they stay
+    std::size_t window = 0;  // keys that a query sees, its own among them; 0: all before it
+};
+
 // Tokens of one sequence in a batch.
 struct SequenceRows {
     std::size_t first_row;
@@ -84,7 +91,12 @@ class Backend {
                 HeadShape heads = {1, 0});
     std::vector<float> load_vector(const GgufTensor& tensor) const;
     std::vector<float> load_bias(const GgufTensor& tensor, RowOrder order = RowOrder::halves,
-                                 HeadShape heads = {1, 0}) const;
+                                 HeadShape heads = {1, 0}) const {
+        return load_bias(tensor, 0, tensor.width(), order, heads);
+    }
+    // Of `n` rows from `first` on.
+    std::vector<float> load_bias(const GgufTensor& tensor, std::size_t first, std::size_t n, RowOrder order,
+                                 HeadShape heads) const;
     // Throws: GgufError where gather() could not read the rows of `table`.
     void check_readable(const GgufTensor& table) const;
 
@@ -104,9 +116,13 @@ class Backend {
     void layer_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight,
                     const std::vector<float>& bias, float epsilon, Buffer& out);
     void silu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out);
+    void gelu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out);
     void gelu(Buffer& x, std::size_t n);
     void tanh(Buffer& x, std::size_t n);
     void add(const Buffer& x, std::size_t n, Buffer& out);
+    void scale(Buffer& x, std::size_t n, float factor);
+    // x becomes cap * tanh(x / cap).
+    void soft_cap(Buffer& x, std::size_t n, float cap);
     // Turns the first angles.width() values of every head; angles [n][cosines then sines].
     void rotate(Buffer& x, std::size_t n, std::size_t head_dim, const Buffer& angles);
     void set_angles(Buffer& angles, std::size_t row, std::size_t position,
@@ -115,7 +131,7 @@ class Backend {
     // Puts keys and values of the rows into the cache, then attends: out [n][n_query_heads * head_dim].
     void attention(const Buffer& queries, const Buffer& keys, const Buffer& values,
                    std::span<const SequenceRows> sequences, std::size_t n_query_heads, bool causal,
-                   KvCache& cache, std::size_t layer, Buffer& out);
+                   KvCache& cache, std::size_t layer, Buffer& out, const Scoring& scoring = {});
 
   private:
     // What a matmul's kernels read, made from its input.

@@ -1,4 +1,4 @@
-// Causal language models: llama and its relatives that differ by biases, norms and the order of rotary pairs.
+// Causal language models: batches of sequences through a DecoderModel, and tokens drawn from its logits.
 #pragma once
 
 #include <cstddef>
@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "backend.h"
+#include "decoders/model.h"
 #include "sampler.h"
 
 namespace quarry {
@@ -58,11 +59,11 @@ class Decoder {
     // Throws: GgufError, std::bad_alloc.
     Decoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend, std::size_t cache_tokens);
 
-    const std::string& architecture() const { return architecture_; }
-    std::size_t vocab_size() const { return vocab_size_; }
-    std::size_t context_length() const { return context_length_; }
-    std::size_t embedding_length() const { return width_; }
-    std::size_t weight_bytes() const { return weight_bytes_; }
+    const std::string& architecture() const { return model_.description().architecture; }
+    std::size_t vocab_size() const { return model_.description().vocab_size; }
+    std::size_t context_length() const { return model_.description().context_length; }
+    std::size_t embedding_length() const { return model_.description().width; }
+    std::size_t weight_bytes() const { return model_.weight_bytes(); }
     const KvCache& cache() const { return *cache_; }
 
     std::unique_ptr<Sequence> new_sequence(SamplingParams params) const;
@@ -73,42 +74,16 @@ class Decoder {
     std::vector<float> logits(std::span<const std::int32_t> tokens);
 
   private:
-    struct Layer {
-        std::vector<float> attention_norm, query_norm, key_norm, feed_forward_norm;
-        Weight query, key, value, attention_output, gate, up, down;
-    };
-
-    void load_layer(std::size_t index, RowOrder order);
-    Weight load(const std::string& name, std::size_t rows, std::size_t width,
-                RowOrder order = RowOrder::halves, std::size_t n_rotated = 0);
-    std::vector<float> load_norm(const std::string& name, std::size_t width, bool required);
-    void load_frequencies();
     void check(std::span<const BatchEntry> batch) const;
-    // Runs the layers over the batch; leaves the rows `outputs` as logits in logits_.
-    void forward(std::span<const BatchEntry> batch, std::span<const std::size_t> outputs);
-    void run_layer(const Layer& layer, std::size_t index, std::size_t n,
-                   std::span<const SequenceRows> sequences);
+    // Takes cache blocks and runs the model; the logits of the rows `outputs`, valid until the next call.
+    const Buffer& forward(std::span<const BatchEntry> batch, std::span<const std::size_t> outputs);
 
-    std::shared_ptr<const GgufFile> file_;
     std::shared_ptr<Backend> backend_;
-    std::string architecture_;
-    std::size_t vocab_size_ = 0, context_length_ = 0, width_ = 0, n_layers_ = 0, n_heads_ = 0,
-                n_kv_heads_ = 0;
-    std::size_t head_dim_ = 0, n_rotated_ = 0, feed_forward_ = 0, weight_bytes_ = 0;
-    float epsilon_ = 0;
-    std::vector<double> frequencies_;  // [n_rotated / 2], radians per position
-    double rotary_magnitude_ = 1;
-    const GgufTensor* embeddings_ = nullptr;
-    std::vector<Layer> layers_;
-    std::vector<float> output_norm_;
-    Weight output_;
+    DecoderModel model_;
     std::shared_ptr<KvCache> cache_;
-
-    struct Buffers;
-    std::unique_ptr<Buffers> buffers_;
-
-  public:
-    ~Decoder();
+    // Of the batch at work.
+    std::vector<SequenceRows> sequences_;
+    std::vector<std::int32_t> ids_;
 };
 
 }  // namespace quarry

@@ -171,8 +171,6 @@ Draft tiny_llama(const TensorType& matrix) {
     add_vector(draft, "blk.0.attn_norm.weight", sizes.width);
     add_matrix(draft, "blk.0.attn_q.weight", matrix, sizes.width, sizes.width);
     add_vector(draft, "blk.0.attn_q.bias", sizes.width);
-    add_vector(draft, "blk.0.attn_q_norm.weight", sizes.head_dim);
-    add_vector(draft, "blk.0.attn_k_norm.weight", sizes.head_dim);
     add_matrix(draft, "blk.0.attn_k.weight", matrix, sizes.head_dim, sizes.width);
     add_matrix(draft, "blk.0.attn_v.weight", matrix, sizes.head_dim, sizes.width);
     add_matrix(draft, "blk.0.attn_output.weight", matrix, sizes.width, sizes.width);

@@ -232,6 +232,10 @@ void refusals_name_the_tensor() {
     bench.refused(changed([](DraftTensor& t) { t.shape.assign(5, 1); }), tensor + "has 5 dimensions");
     bench.refused(changed([](DraftTensor& t) { t.shape = {32, 16}; }), "has shape 32 x 16; expected 32 x 32");
     bench.refused(changed([](DraftTensor& t) { t.name = "other"; }), tensor + "is missing");
+    Draft foreign = tiny_llama(types::q8_0);
+    foreign.tensors.push_back(foreign.tensor("blk.0.attn_norm.weight"));
+    foreign.tensors.back().name = "blk.0.attn_sinks.weight";
+    bench.refused(foreign, "tensor 'blk.0.attn_sinks.weight' is not one that a llama has");
 }
 
 void hostile_headers(Bench& bench) {

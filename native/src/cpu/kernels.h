@@ -46,12 +46,14 @@ struct KeyValueBlock {
     const std::uint16_t* values;
 };
 
-// Attention of up to max_chunk query rows that share keys. Row r sees keys [0, n_visible[r]).
+// Attention of up to max_chunk query rows that share keys. Row r sees keys [first_visible[r], n_visible[r]).
 struct AttentionTask {
     std::size_t n_rows;
-    std::size_t head_dim;          // multiple of kTileRows
-    const float* const* queries;   // n_rows pointers to head_dim floats, already scaled
-    const std::size_t* n_visible;  // >= 1 each
+    std::size_t head_dim;         // multiple of kTileRows
+    const float* const* queries;  // n_rows pointers to head_dim floats, already scaled
+    const std::size_t* first_visible;
+    const std::size_t* n_visible;  // > first_visible, each
+    float soft_cap;                // scores become cap * tanh(score / cap); 0: they stay
     const KeyValueBlock* blocks;   // enough for max(n_visible)
     float* const* out;             // n_rows pointers to head_dim floats
     float* scratch;                // attention_scratch(head_dim) floats
@@ -75,8 +77,12 @@ struct Kernels {
     void (*layer_norm)(const float* x, const float* weight, const float* bias, std::size_t width,
                        float epsilon, float* out);
     void (*silu_multiply)(const float* gate, const float* up, std::size_t n, float* out);
+    // Approximated by tanh, as the models that multiply by it were trained.
+    void (*gelu_multiply)(const float* gate, const float* up, std::size_t n, float* out);
     void (*gelu)(float* x, std::size_t n);  // exact, by erf
     void (*add)(const float* x, std::size_t n, float* out);
+    void (*scale)(float* x, std::size_t n, float factor);
+    void (*soft_cap)(float* x, std::size_t n, float cap);  // cap * tanh(x / cap)
     void (*to_f16)(const float* x, std::size_t n, std::uint16_t* out);
     // In place: pairs (x[i], x[half + i]) turned by the angles with these cosines and sines.
     void (*rotate)(float* x, const float* cosines, const float* sines, std::size_t half);

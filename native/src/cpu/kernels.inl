@@ -47,6 +47,13 @@ inline Floats erf(Floats x) {
     return positive + positive - y;
 }
 
+// cap * tanh(x / cap), by tanh(u) = 1 - 2 / (exp(2u) + 1): errors are small against the cap.
+inline Floats cap_softly(Floats x, Floats cap, Floats inverse) {
+    const Floats two = Floats::all(2.0f);
+    const Floats one = Floats::all(1.0f);
+    return cap * (one - two / (exp(two * x * inverse) + one));
+}
+
 void interleave(const float* x, std::size_t stride, std::size_t n, std::size_t width, float* out) {
     for (std::size_t t = 0; t < n; ++t) {
         for (std::size_t k = 0; k < width; ++k) out[k * n + t] = x[t * stride + k];
@@ -333,6 +340,31 @@ struct Matmul {
     }
 };
 
+// Calls body(lanes at i) for whole vectors of n floats; the rest goes through padded copies.
+template <class Body>
+inline void map(const float* x, std::size_t n, float* out, Body body) {
+    std::size_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) body(Floats::load(x + i), i).store(out + i);
+    if (i == n) return;
+    float lanes[kLanes] = {};
+    __builtin_memcpy(lanes, x + i, (n - i) * sizeof(float));
+    body(Floats::load(lanes), i).store(lanes);
+    __builtin_memcpy(out + i, lanes, (n - i) * sizeof(float));
+}
+
+inline Floats load_some(const float* x, std::size_t i, std::size_t n) {
+    if (n - i >= kLanes) return Floats::load(x + i);
+    float lanes[kLanes] = {};
+    __builtin_memcpy(lanes, x + i, (n - i) * sizeof(float));
+    return Floats::load(lanes);
+}
+
+void soft_cap(float* x, std::size_t n, float cap) {
+    const Floats all = Floats::all(cap);
+    const Floats inverse = Floats::all(1.0f / cap);
+    map(x, n, x, [&](Floats v, std::size_t) { return cap_softly(v, all, inverse); });
+}
+
 template <std::size_t N>
 struct Attend {
     static void run(const AttentionTask& task) {
@@ -343,20 +375,27 @@ struct Attend {
         float largest[N];
         float total[N];
         std::size_t n_keys = 0;
+        std::size_t first_key = task.first_visible[0];
         for (std::size_t r = 0; r < N; ++r) {
             largest[r] = kMasked;
             total[r] = 0.0f;
             if (task.n_visible[r] > n_keys) n_keys = task.n_visible[r];
+            if (task.first_visible[r] < first_key) first_key = task.first_visible[r];
             for (std::size_t d = 0; d < head_dim; ++d) queries[d * N + r] = task.queries[r][d];
         }
         __builtin_memset(out, 0, N * head_dim * sizeof(float));
-        for (std::size_t first = 0; first < n_keys; first += kKeysPerBlock) {
+        first_key = first_key / kKeysPerBlock * kKeysPerBlock;
+        for (std::size_t first = first_key; first < n_keys; first += kKeysPerBlock) {
             const KeyValueBlock& block = task.blocks[first / kKeysPerBlock];
             const std::size_t n_block = n_keys - first < kKeysPerBlock ? n_keys - first : kKeysPerBlock;
             score(block.keys, queries, head_dim, weights);
+            if (task.soft_cap > 0) soft_cap(weights, N * kKeysPerBlock, task.soft_cap);
             for (std::size_t r = 0; r < N; ++r) {
-                const std::size_t left = task.n_visible[r] > first ? task.n_visible[r] - first : 0;
-                soften(weights + r * kKeysPerBlock, left, largest[r], total[r], out + r * head_dim, head_dim);
+                const auto within = [&](std::size_t key) {
+                    return key < first ? 0 : key - first < kKeysPerBlock ? key - first : kKeysPerBlock;
+                };
+                soften(weights + r * kKeysPerBlock, within(task.first_visible[r]), within(task.n_visible[r]),
+                       largest[r], total[r], out + r * head_dim, head_dim);
             }
             add_values(block.values, weights, n_block, head_dim, out);
         }
@@ -390,8 +429,13 @@ struct Attend {
 
     // Scores of one block to weights relative to the largest score so far; what was summed before is
     // rescaled.
-    static void soften(float* scores, std::size_t n_visible, float& largest, float& total, float* out,
-                       std::size_t head_dim) {
+    static void soften(float* scores, std::size_t first_visible, std::size_t n_visible, float& largest,
+                       float& total, float* out, std::size_t head_dim) {
+        if (first_visible >= n_visible) {
+            for (std::size_t j = 0; j < kKeysPerBlock; ++j) scores[j] = 0.0f;
+            return;
+        }
+        for (std::size_t j = 0; j < first_visible; ++j) scores[j] = kMasked;
         for (std::size_t j = n_visible; j < kKeysPerBlock; ++j) scores[j] = kMasked;
         Floats top = Floats::all(largest);
         for (std::size_t j = 0; j < kKeysPerBlock; j += kLanes) top = max(top, Floats::load(scores + j));
@@ -436,25 +480,6 @@ void attend(const AttentionTask& task) {
     with_constant<Attend>(task.n_rows, task);
 }
 
-// Calls body(lanes at i) for whole vectors of n floats; the rest goes through padded copies.
-template <class Body>
-inline void map(const float* x, std::size_t n, float* out, Body body) {
-    std::size_t i = 0;
-    for (; i + kLanes <= n; i += kLanes) body(Floats::load(x + i), i).store(out + i);
-    if (i == n) return;
-    float lanes[kLanes] = {};
-    __builtin_memcpy(lanes, x + i, (n - i) * sizeof(float));
-    body(Floats::load(lanes), i).store(lanes);
-    __builtin_memcpy(out + i, lanes, (n - i) * sizeof(float));
-}
-
-inline Floats load_some(const float* x, std::size_t i, std::size_t n) {
-    if (n - i >= kLanes) return Floats::load(x + i);
-    float lanes[kLanes] = {};
-    __builtin_memcpy(lanes, x + i, (n - i) * sizeof(float));
-    return Floats::load(lanes);
-}
-
 template <class Term>
 inline float sum_of(const float* x, std::size_t n, Term term) {
     Floats total = Floats::zero();
@@ -492,6 +517,16 @@ void silu_multiply(const float* gate, const float* up, std::size_t n, float* out
         [&](Floats v, std::size_t i) { return v / (one + exp(Floats::zero() - v)) * load_some(up, i, n); });
 }
 
+void gelu_multiply(const float* gate, const float* up, std::size_t n, float* out) {
+    const Floats one = Floats::all(1.0f);
+    // x * (1 + tanh(u)) / 2 = x / (1 + exp(-2u)), u = sqrt(2 / pi) * (x + 0.044715 x^3).
+    map(gate, n, out, [&](Floats v, std::size_t i) {
+        const Floats twice =
+            v * multiply_add(v * v, Floats::all(-0.0713548163f), Floats::all(-1.5957691216f));
+        return v / (one + exp(twice)) * load_some(up, i, n);
+    });
+}
+
 void gelu(float* x, std::size_t n) {
     const Floats half = Floats::all(0.5f);
     map(x, n, x, [&](Floats v, std::size_t) {
@@ -501,6 +536,10 @@ void gelu(float* x, std::size_t n) {
 
 void add(const float* x, std::size_t n, float* out) {
     map(x, n, out, [&](Floats v, std::size_t i) { return v + load_some(out, i, n); });
+}
+
+void scale(float* x, std::size_t n, float factor) {
+    map(x, n, x, [&](Floats v, std::size_t) { return v * Floats::all(factor); });
 }
 
 void to_f16(const float* x, std::size_t n, std::uint16_t* out) {
@@ -553,8 +592,11 @@ const Kernels kernels = {
     rms_norm,
     layer_norm,
     silu_multiply,
+    gelu_multiply,
     gelu,
     add,
+    scale,
+    soft_cap,
     to_f16,
     rotate,
     attend,

@@ -1,0 +1,59 @@
+// A decoder's weights, and the operations that turn tokens into logits.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "backend.h"
+#include "decoders/description.h"
+#include "decoders/weight_loader.h"
+
+namespace quarry {
+
+class DecoderModel {
+  public:
+    // `context` is the longest sequence that will be served. Throws: GgufError, std::bad_alloc.
+    DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend, std::size_t context);
+    ~DecoderModel();
+
+    const Description& description() const { return description_; }
+    std::size_t weight_bytes() const { return weight_bytes_; }
+    std::size_t n_cached_layers() const { return layers_.size(); }
+
+    // Runs the layers over tokens `ids`, of which each sequence has its rows; keys and values go to `cache`.
+    // Returns the logits of the rows `outputs`, valid until the next call.
+    const Buffer& forward(std::span<const std::int32_t> ids, std::span<const SequenceRows> sequences,
+                          std::span<const std::size_t> outputs, KvCache& cache);
+
+  private:
+    struct Layer {
+        std::vector<float> attention_norm, query_norm, key_norm, attention_post_norm;
+        Weight query, key, value, attention_output;
+        std::vector<float> feed_forward_norm, feed_forward_post_norm;
+        Weight gate, up, down;
+    };
+    struct Buffers;
+
+    Layer load_layer(WeightLoader& loader, std::size_t index);
+    void load_attention(WeightLoader& loader, std::size_t index, Layer& layer);
+    void run_attention(const Layer& layer, std::size_t index, std::size_t n,
+                       std::span<const SequenceRows> sequences, KvCache& cache);
+    void run_feed_forward(const Layer& layer, std::size_t index, std::size_t n);
+    // Adds x * weight to the hidden state, by way of `post_norm` and the residual scale where there are such.
+    void add_branch(const Buffer& x, std::size_t n, const Weight& weight, const std::vector<float>& post_norm,
+                    Rounding rounding);
+
+    std::shared_ptr<const GgufFile> file_;
+    std::shared_ptr<Backend> backend_;
+    Description description_;
+    std::size_t weight_bytes_ = 0;
+    const GgufTensor* embeddings_ = nullptr;
+    std::vector<Layer> layers_;
+    std::vector<float> output_norm_;
+    Weight output_;
+    std::unique_ptr<Buffers> buffers_;
+};
+
+}  // namespace quarry

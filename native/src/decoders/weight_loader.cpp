@@ -1,0 +1,67 @@
+#include "decoders/weight_loader.h"
+
+#include <array>
+
+namespace quarry {
+
+namespace {
+
+// Tensors that files hold and nobody needs: what the keys say already.
+bool is_known_spare(std::string_view name) {
+    return name.ends_with(".attn_rot_embd.weight") || name.ends_with(".rope_freqs.weight");
+}
+
+GgufTensor cut_rows(const GgufTensor& tensor, std::size_t first, std::size_t n) {
+    const std::size_t row_bytes = tensor.width() / tensor.type->block_weights * tensor.type->block_bytes;
+    GgufTensor part = tensor;
+    part.shape = {tensor.width(), n};
+    part.bytes = tensor.bytes.subspan(first * row_bytes, n * row_bytes);
+    return part;
+}
+
+}  // namespace
+
+const GgufTensor& WeightLoader::find(const std::string& name, std::span<const std::uint64_t> shape) {
+    const GgufTensor& tensor = file_.tensor(name, shape);
+    read_.insert(name);
+    return tensor;
+}
+
+Weight WeightLoader::matrix(const std::string& name, std::size_t rows, std::size_t width, RowOrder order,
+                            HeadShape heads) {
+    return some_rows(name, rows, width, 0, rows, order, heads);
+}
+
+Weight WeightLoader::some_rows(const std::string& name, std::size_t rows, std::size_t width,
+                               std::size_t first, std::size_t n, RowOrder order, HeadShape heads) {
+    const GgufTensor& whole = find(name + ".weight", std::array<std::uint64_t, 2>{width, rows});
+    Weight weight = backend_.load(file_, n == rows ? whole : cut_rows(whole, first, n), order, heads);
+    if (has(name + ".bias")) {
+        const GgufTensor& bias = find(name + ".bias", std::array<std::uint64_t, 1>{rows});
+        weight.bias = backend_.load_bias(bias, first, n, order, heads);
+    }
+    n_bytes_ += weight.tiles.size();
+    return weight;
+}
+
+std::vector<float> WeightLoader::vector(const std::string& name, std::size_t width) {
+    return backend_.load_vector(find(name + ".weight", std::array<std::uint64_t, 1>{width}));
+}
+
+const GgufTensor& WeightLoader::table(const std::string& name, std::size_t rows, std::size_t width) {
+    const GgufTensor& tensor = find(name + ".weight", std::array<std::uint64_t, 2>{width, rows});
+    backend_.check_readable(tensor);
+    return tensor;
+}
+
+void WeightLoader::check_all_read() const {
+    for (const auto& tensor : file_.tensors()) {
+        if (!tensor.name.starts_with("blk.") || read_.contains(tensor.name) || is_known_spare(tensor.name))
+            continue;
+        throw GgufError("tensor '" + tensor.name + "' is not one that a " +
+                        std::string(file_.string("general.architecture")) +
+                        " has as this engine knows it; its answers would be wrong");
+    }
+}
+
+}  // namespace quarry
