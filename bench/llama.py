@@ -177,6 +177,14 @@ class Llama:
         )
         return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
+    def scores(self, ids: Sequence[int]) -> list[float]:
+        """Return what the head of a reranker makes of one input."""
+        self.clear()
+        self.feed([(token, i, 0, True) for i, token in enumerate(ids)])
+        n_scores = api.llama_model_n_cls_out(self._model)
+        scores = api.llama_get_embeddings_seq(self._context, 0)
+        return [float(scores[i]) for i in range(n_scores)]
+
 
 def _context_params(settings: Settings) -> api.llama_context_params:
     params = api.llama_context_default_params()

@@ -14,7 +14,7 @@ from engine.errors import ConversionError
 from engine.safetensors_folder import StoredTensor, read_json
 
 T = TypeVar("T", int, float, str)
-VocabKind = Literal["bert", "causal"]
+VocabKind = Literal["encoder", "causal"]
 MAX_LAYERS = 1024
 MAX_SIZE = 1 << 24
 _POOLING = {

@@ -94,7 +94,8 @@ def _plan(
         planned[extra] = _OutTensor(extra, values.shape, gguf.GGMLQuantizationType.F32, values, None)
     for whole in stored:
         for source_name, tensor in conversion.tensors(whole):
-            name = names.get_name(source_name, try_suffixes=(".weight", ".bias"))
+            is_head = source_name.startswith("cls.")  # gguf's map has it for some architectures only
+            name = source_name if is_head else names.get_name(source_name, (".weight", ".bias"))
             if name is None:
                 raise ConversionError(f"tensor {whole.name} is not one of a {conversion.name}")
             expected = conversion.shape(name)

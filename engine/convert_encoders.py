@@ -1,5 +1,9 @@
-"""What config.json means for models that turn a text into a vector: bert."""
+"""What config.json means for models that turn a text into a vector or, with a head, into a score.
 
+Bert, RoBERTa and XLM-RoBERTa are one architecture to GGUF, `bert`.
+"""
+
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +13,36 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.conversion import MAX_LAYERS, MAX_SIZE, VocabKind, read_number, read_pooling, read_size
+from engine.conversion import (
+    MAX_LAYERS,
+    MAX_SIZE,
+    VocabKind,
+    read_number,
+    read_pooling,
+    read_size,
+    rows_of,
+)
 from engine.errors import ConversionError
 from engine.safetensors_folder import StoredTensor
 
+_BERT, _NOMIC = gguf.MODEL_ARCH.BERT, gguf.MODEL_ARCH.NOMIC_BERT
+_HEADED = "ForSequenceClassification"
 ENCODERS = {
-    "BertModel": gguf.MODEL_ARCH.BERT,
-    "BertForMaskedLM": gguf.MODEL_ARCH.BERT,
+    **dict.fromkeys(("BertModel", "BertForMaskedLM", f"Bert{_HEADED}"), _BERT),
+    **dict.fromkeys(("RobertaModel", "RobertaForMaskedLM", f"Roberta{_HEADED}"), _BERT),
+    **dict.fromkeys(("XLMRobertaModel", "XLMRobertaForMaskedLM", f"XLMRoberta{_HEADED}"), _BERT),
+    "NomicBertModel": _NOMIC,
 }
-_UNUSED = ("pooler.", "cls.", "embeddings.position_ids")
+_UNUSED = ("cls.", "lm_head.", "embeddings.position_ids")
+_PREFIXES = ("bert.", "roberta.")
+_PARTS = ("weight", "bias")
+# The heads of Bert and RoBERTa are one thing under two names: a matrix, a tangent, a matrix.
+_HEAD = {
+    "pooler.dense": "cls",
+    "classifier.dense": "cls",
+    "classifier.out_proj": "cls.output",
+    "classifier": "cls.output",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,16 +58,34 @@ class EncoderConversion:
     n_heads: int
     n_vocab: int
     n_context: int
+    epsilon: float
+    first_position: int
+    """Rows of the position table before that of a text's first token: RoBERTa counts from its padding on."""
 
     @property
     def vocab(self) -> VocabKind:
-        return "bert"
+        return "encoder"
+
+    @property
+    def has_head(self) -> bool:
+        """Whether the model scores instead of giving vectors."""
+        return self.name.endswith(_HEADED)
 
     def tensors(self, stored: StoredTensor) -> Iterable[tuple[str, StoredTensor]]:
-        name = stored.name.removeprefix("bert.")
+        name = stored.name
+        for prefix in _PREFIXES:
+            name = name.removeprefix(prefix)
         if name.startswith(_UNUSED) or name.endswith((".attention.masked_bias", ".attention.bias")):
             return
-        yield name.replace(".gamma", ".weight").replace(".beta", ".bias"), stored
+        name = name.replace(".gamma", ".weight").replace(".beta", ".bias")
+        module, _, part = name.rpartition(".")
+        if module in _HEAD:
+            if self.has_head:
+                yield f"{_HEAD[module]}.{part}", stored
+        elif name == "embeddings.position_embeddings.weight":
+            yield name, rows_of(stored, self.first_position, self.n_context)
+        else:
+            yield name, stored
 
     def permute_heads(self, name: str) -> int | None:  # noqa: ARG002 - part of the protocol
         return None
@@ -52,6 +95,7 @@ class EncoderConversion:
         shapes = {
             "token_embd.weight": (self.n_vocab, self.n_embd),
             "position_embd.weight": (self.n_context, self.n_embd),
+            "attn_qkv.weight": (3 * self.n_embd, self.n_embd),
             "attn_q.weight": square,
             "attn_k.weight": square,
             "attn_v.weight": square,
@@ -59,21 +103,26 @@ class EncoderConversion:
             "attn_q.bias": (self.n_embd,),
             "attn_k.bias": (self.n_embd,),
             "attn_v.bias": (self.n_embd,),
+            "ffn_gate.weight": (self.n_ff, self.n_embd),
             "ffn_up.weight": (self.n_ff, self.n_embd),
             "ffn_down.weight": (self.n_embd, self.n_ff),
+            "cls.weight": square,
         }
-        if name.startswith("blk."):
-            name = name.split(".", 2)[2]
-        return shapes.get(name)
+        return shapes.get(re.sub(r"^blk\.\d+\.", "", name))
 
     def required(self) -> Iterator[str]:
-        yield "token_embd.weight"
-        yield from ("position_embd.weight", "token_types.weight")
-        yield from ("token_embd_norm.weight", "token_embd_norm.bias")
-        names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down")
-        layer = [f"{name}.{part}" for name in names for part in ("weight", "bias")]
-        layer += ["attn_output_norm.weight", "attn_output_norm.bias"]
-        layer += ["layer_output_norm.weight", "layer_output_norm.bias"]
+        yield from ("token_embd.weight", "token_embd_norm.weight", "token_embd_norm.bias")
+        if self.has_head:
+            yield from ("cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias")
+        names: tuple[str, ...]
+        layer = [f"{name}.{part}" for name in ("attn_output_norm", "layer_output_norm") for part in _PARTS]
+        if self.arch is _BERT:
+            yield from ("position_embd.weight", "token_types.weight")
+            names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down")
+            layer += [f"{name}.{part}" for name in names for part in _PARTS]
+        else:
+            names = ("attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+            layer += [f"{name}.weight" for name in names]
         yield from (f"blk.{i}.{name}" for i in range(self.n_layers) for name in layer)
 
     def extra_tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
@@ -85,28 +134,92 @@ class EncoderConversion:
         writer.add_embedding_length(self.n_embd)
         writer.add_feed_forward_length(self.n_ff)
         writer.add_head_count(self.n_heads)
-        writer.add_layer_norm_eps(read_number(self.config, "layer_norm_eps", float, 1e-12))
+        writer.add_layer_norm_eps(self.epsilon)
         writer.add_causal_attention(False)
         writer.add_token_type_count(read_number(self.config, "type_vocab_size", int, 1))
-        writer.add_pooling_type(read_pooling(folder))
+        if self.arch is _NOMIC:
+            writer.add_rope_freq_base(_rotary_base(self.config))
+        if self.has_head:
+            writer.add_pooling_type(gguf.PoolingType.RANK)
+            labels = self.config.get("id2label")
+            if isinstance(labels, Mapping) and labels:
+                writer.add_classifier_output_labels([str(labels[key]) for key in sorted(labels, key=str)])
+        else:
+            writer.add_pooling_type(read_pooling(folder))
 
 
 def find_encoder(name: str, config: Mapping[str, Any]) -> EncoderConversion:
     """Read an encoder's sizes; `name` is one of ENCODERS. Raises: ConversionError."""
-    activation = config.get("hidden_act", "gelu")
-    if activation != "gelu":
-        raise ConversionError(f"hidden_act is {activation!r}; 'gelu' is expected")
-    positions = config.get("position_embedding_type", "absolute")
-    if positions != "absolute":
-        raise ConversionError(f"position_embedding_type is {positions!r}; 'absolute' is expected")
+    arch = ENCODERS[name]
+    names = _NOMIC_NAMES if arch is _NOMIC and "n_embd" in config else _NAMES
+    _check(arch, config)
+    n_context = read_size(config, names["context"], 1 << 30)
+    first = 0
+    if "Roberta" in name:
+        first = 1 + read_number(config, "pad_token_id", int, 1)
+        if not 0 < first < n_context:
+            raise ConversionError(f"config.json has pad_token_id {first - 1} and {n_context} positions")
+    if arch is _NOMIC and n_context == 8192:
+        # nomic-embed-text is trained for 2048; beyond it needs scaled positions, which its file leaves out.
+        n_context = read_number(config, "max_trained_positions", int, 2048)
     return EncoderConversion(
         name=name,
-        arch=ENCODERS[name],
+        arch=arch,
         config=config,
-        n_layers=read_size(config, "num_hidden_layers", MAX_LAYERS),
-        n_embd=read_size(config, "hidden_size", MAX_SIZE),
-        n_ff=read_size(config, "intermediate_size", MAX_SIZE),
-        n_heads=read_size(config, "num_attention_heads", MAX_SIZE),
+        n_layers=read_size(config, names["layers"], MAX_LAYERS),
+        n_embd=read_size(config, names["width"], MAX_SIZE),
+        n_ff=read_size(config, names["feed_forward"], MAX_SIZE),
+        n_heads=read_size(config, names["heads"], MAX_SIZE),
         n_vocab=read_size(config, "vocab_size", MAX_SIZE),
-        n_context=read_size(config, "max_position_embeddings", 1 << 30),
+        n_context=n_context - first,
+        epsilon=read_number(config, names["epsilon"], float, 1e-12),
+        first_position=first,
     )
+
+
+_NAMES = {
+    "context": "max_position_embeddings",
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "feed_forward": "intermediate_size",
+    "heads": "num_attention_heads",
+    "epsilon": "layer_norm_eps",
+}
+# As Nomic's own code writes it; the library's own class uses the common names.
+_NOMIC_NAMES = {
+    "context": "n_positions",
+    "layers": "n_layer",
+    "width": "n_embd",
+    "feed_forward": "n_inner",
+    "heads": "n_head",
+    "epsilon": "layer_norm_epsilon",
+}
+
+
+def _check(arch: gguf.MODEL_ARCH, config: Mapping[str, Any]) -> None:
+    expected: dict[str, tuple[object, ...]] = {
+        "hidden_act": ("gelu",),
+        "position_embedding_type": ("absolute",),
+    }
+    if arch is _NOMIC:
+        expected = {
+            "hidden_act": ("silu", "swiglu"),
+            "activation_function": ("swiglu",),
+            "moe_every_n_layers": (0,),
+            "prenorm": (False,),
+            "rotary_emb_fraction": (1, 1.0),
+            "rotary_emb_interleaved": (False,),
+        }
+    for key, allowed in expected.items():
+        value = config.get(key)
+        if value is not None and value not in allowed:
+            raise ConversionError(f"{key} is {value!r}; {' or '.join(map(repr, allowed))} is expected")
+
+
+def _rotary_base(config: Mapping[str, Any]) -> float:
+    rope = config.get("rope_parameters")
+    if not isinstance(rope, Mapping):
+        return read_number(config, "rotary_emb_base", float, 10000.0)
+    if rope.get("rope_type", "default") != "default":
+        raise ConversionError(f"rope_type is {rope.get('rope_type')!r}; 'default' is expected")
+    return read_number(rope, "rope_theta", float, 1000.0)

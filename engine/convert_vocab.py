@@ -1,24 +1,30 @@
 """Write a Hugging Face folder's tokenizer as GGUF keys.
 
 WordPiece from tokenizer.json or vocab.txt; SentencePiece from tokenizer.model, or from a tokenizer.json with
-byte fallback; byte-level BPE from tokenizer.json, whose pre-tokenizer is recognised by its expressions.
+byte fallback; Unigram from tokenizer.json or sentencepiece.bpe.model; byte-level BPE from tokenizer.json,
+whose pre-tokenizer is recognised by its expressions.
 """
 
+import base64
+import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import gguf
 
-from engine.errors import ConversionError
+from engine.charsmap import check_charsmap
+from engine.conversion import VocabKind
+from engine.errors import ConversionError, UnsupportedModel
 from engine.pre_tokenizers import GPT2_PATTERN, PRE_TOKENIZERS
 from engine.safetensors_folder import read_json
 from engine.sentencepiece_model import read_sentencepiece
 from engine.vocabulary import SPACE, TokenType
 
 _BERT_SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "bos": "[CLS]", "mask": "[MASK]"}
-_SPECIAL_TYPES = ("bos", "eos", "unk", "sep", "pad", "mask")
+_SPECIAL_TYPES = ("bos", "eos", "unk", "sep", "pad", "mask", "cls")
+_KEY_NAMES = {"bos": "bos", "eos": "eos", "sep": "seperator", "unk": "unknown"}
 _ADDED_SCORE = -1000.0
 
 
@@ -48,21 +54,24 @@ class _Vocab:
         writer.add_token_types([int(self.types.get(i, TokenType.UNUSED)) for i in ids])
 
 
-def write_vocab(
-    writer: gguf.GGUFWriter, folder: Path, *, kind: Literal["bert", "causal"], n_vocab: int
-) -> None:
+def write_vocab(writer: gguf.GGUFWriter, folder: Path, *, kind: VocabKind, n_vocab: int) -> None:
     """Write tokens, types, scores, merges, special ids and chat template. Raises: ConversionError."""
     json_path = folder / "tokenizer.json"
     tokenizer = read_json(json_path) if json_path.exists() else {}
-    if kind == "bert":
-        _write_wordpiece(writer, folder, tokenizer, n_vocab)
+    model_type = _section(tokenizer, "model").get("type")
+    if model_type == "Unigram":
+        _write_unigram(writer, tokenizer, n_vocab)
     elif (folder / "tokenizer.model").exists():
         _write_sentencepiece(writer, folder, n_vocab)
-    elif _section(tokenizer, "model").get("type") == "BPE":
+    elif (folder / "sentencepiece.bpe.model").exists() and model_type is None:
+        _write_fairseq(writer, folder / "sentencepiece.bpe.model", n_vocab)
+    elif model_type == "BPE":
         _write_bpe(writer, tokenizer, n_vocab)
+    elif kind == "encoder":
+        _write_wordpiece(writer, folder, tokenizer, n_vocab)
     else:
         raise ConversionError(f"neither tokenizer.model nor a tokenizer.json of type BPE is in {folder}")
-    _write_special(writer, folder, n_vocab)
+    _write_special(writer, folder, kind, n_vocab)
 
 
 def find_pre(tokenizer: Mapping[str, Any]) -> str:
@@ -156,8 +165,122 @@ def _write_wordpiece(
     )
 
 
+def _write_unigram(writer: gguf.GGUFWriter, tokenizer: Mapping[str, Any], n_vocab: int) -> None:
+    model = _section(tokenizer, "model")
+    pieces = model.get("vocab")
+    if not isinstance(pieces, list) or not all(_is_scored(piece) for piece in pieces):
+        raise ConversionError("tokenizer.json has no list of pieces with scores")
+    special = {str(entry.get("content")) for entry in _added_tokens(tokenizer) if entry.get("special")}
+    vocab = _Vocab()
+    for token_id, (text, score) in enumerate(pieces):
+        kind = TokenType.NORMAL
+        if token_id == model.get("unk_id"):
+            kind = TokenType.UNKNOWN
+        elif text in special:
+            kind = TokenType.CONTROL
+        elif model.get("byte_fallback") is True and _is_byte(text):
+            kind = TokenType.BYTE
+        vocab.put(token_id, text, kind, float(score))
+    unknown = vocab.tokens.get(model.get("unk_id", -1))
+    _put_added(
+        vocab,
+        [
+            entry
+            for entry in _added_tokens(tokenizer)
+            if entry.get("content") != unknown and entry.get("id") not in vocab.tokens
+        ],
+    )
+    steps = [*_steps(tokenizer.get("normalizer")), *_steps(tokenizer.get("pre_tokenizer"))]
+    kinds = {step.get("type") for step in steps}
+    metaspace = next((step for step in steps if step.get("type") == "Metaspace"), {})
+    squeezes = any(
+        step.get("type") == "Replace" and "{2,}" in str(_section(step, "pattern").get("Regex"))
+        for step in steps
+    )
+    _write_unigram_keys(
+        writer,
+        charsmap=_decode_charsmap(steps),
+        add_prefix=metaspace.get("prepend_scheme", "always") != "never"
+        and metaspace.get("add_prefix_space") is not False,
+        remove_spaces=squeezes or "WhitespaceSplit" in kinds,
+    )
+    vocab.write(writer, n_vocab, scored=True)
+
+
+def _write_fairseq(writer: gguf.GGUFWriter, path: Path, n_vocab: int) -> None:
+    """Write XLM-RoBERTa's vocabulary: fairseq puts its own four tokens first, and the mask last."""
+    model = read_sentencepiece(path)
+    if model.kind != "unigram":
+        raise ConversionError(f"{path} is a SentencePiece model of type {model.kind}; unigram is expected")
+    vocab = _Vocab()
+    for token_id, text in enumerate(("<s>", "<pad>", "</s>", "<unk>")):
+        vocab.put(token_id, text, TokenType.UNKNOWN if text == "<unk>" else TokenType.CONTROL)
+    for place, piece in enumerate(model.pieces[3:], 4):
+        vocab.put(place, piece.text, piece.type, piece.score)
+    vocab.put(len(model.pieces) + 1, "<mask>", TokenType.CONTROL)
+    _write_unigram_keys(
+        writer,
+        charsmap=model.charsmap,
+        add_prefix=model.add_dummy_prefix,
+        remove_spaces=model.remove_extra_whitespaces,
+    )
+    vocab.write(writer, n_vocab, scored=True)
+    writer.add_unk_token_id(3)
+
+
+def _write_unigram_keys(
+    writer: gguf.GGUFWriter, *, charsmap: bytes, add_prefix: bool, remove_spaces: bool
+) -> None:
+    writer.add_tokenizer_model("t5")
+    writer.add_tokenizer_pre("default")
+    writer.add_add_space_prefix(add_prefix)
+    writer.add_remove_extra_whitespaces(remove_spaces)
+    if charsmap:
+        try:
+            check_charsmap(charsmap)
+        except UnsupportedModel as error:
+            raise ConversionError(f"the tokenizer's normalizer is odd: {error}") from error
+        writer.add_precompiled_charsmap(charsmap)
+
+
+def _decode_charsmap(steps: Sequence[Mapping[str, Any]]) -> bytes:
+    for step in steps:
+        if step.get("type") == "Precompiled":
+            try:
+                return base64.b64decode(str(step.get("precompiled_charsmap")), validate=True)
+            except binascii.Error as error:
+                raise ConversionError(f"tokenizer.json has a charsmap that is no base64: {error}") from error
+    return b""
+
+
+def _steps(step: object) -> Iterator[Mapping[str, Any]]:
+    """Walk a normalizer or pre-tokenizer and what it is made of."""
+    if isinstance(step, Mapping):
+        yield step
+        for key in ("normalizers", "pretokenizers"):
+            for inner in step.get(key) or ():
+                yield from _steps(inner)
+
+
+def _is_scored(piece: object) -> bool:
+    return (
+        isinstance(piece, list)
+        and len(piece) == 2
+        and isinstance(piece[0], str)
+        and isinstance(piece[1], int | float)
+    )
+
+
+def _is_byte(text: str) -> bool:
+    return len(text) == 6 and text.startswith("<0x") and text.endswith(">")
+
+
 def _write_sentencepiece(writer: gguf.GGUFWriter, folder: Path, n_vocab: int) -> None:
     model = read_sentencepiece(folder / "tokenizer.model")
+    if model.kind != "bpe":
+        raise ConversionError(
+            f"{folder / 'tokenizer.model'} is a SentencePiece model of type {model.kind}; bpe is expected"
+        )
     vocab = _Vocab()
     for token_id, piece in enumerate(model.pieces):
         vocab.put(token_id, piece.text, piece.type, piece.score)
@@ -196,7 +319,7 @@ def _write_bpe(writer: gguf.GGUFWriter, tokenizer: Mapping[str, Any], n_vocab: i
         kind = TokenType.NORMAL
         if by_scores and text == unknown:
             kind = TokenType.UNKNOWN
-        elif by_scores and len(text) == 6 and text.startswith("<0x") and text.endswith(">"):
+        elif by_scores and _is_byte(text):
             kind = TokenType.BYTE
         vocab.put(token_id, text, kind, -float(rank.get(text, len(merges))))
     _put_added(vocab, [entry for entry in _added_tokens(tokenizer) if entry.get("content") != unknown])
@@ -226,7 +349,7 @@ def _read_merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _write_special(writer: gguf.GGUFWriter, folder: Path, n_vocab: int) -> None:
+def _write_special(writer: gguf.GGUFWriter, folder: Path, kind: VocabKind, n_vocab: int) -> None:
     try:
         special = gguf.SpecialVocab(folder, n_vocab=n_vocab, special_token_types=_SPECIAL_TYPES)
         special.add_to_gguf(writer, quiet=True)
@@ -235,9 +358,22 @@ def _write_special(writer: gguf.GGUFWriter, folder: Path, n_vocab: int) -> None:
     written = special.special_token_ids
     tokens = writer.kv_data[0]["tokenizer.ggml.tokens"].value
     if writer.kv_data[0]["tokenizer.ggml.model"].value != "bert":
+        if kind == "encoder":
+            _write_ends(writer, special, tokens)
         return
     for name, text in _BERT_SPECIAL.items():
         if name not in written:
             if text not in tokens:
                 raise ConversionError(f"the vocabulary has no {text}")
             getattr(writer, f"add_{name}_token_id")(tokens.index(text))
+
+
+def _write_ends(writer: gguf.GGUFWriter, special: gguf.SpecialVocab, tokens: Sequence[str]) -> None:
+    """Say that encoders put a token before and one after a text, where the files leave it to the library."""
+    for name, text in (("bos", "<s>"), ("eos", "</s>"), ("sep", "</s>"), ("unk", "<unk>")):
+        has_id = f"tokenizer.ggml.{_KEY_NAMES[name]}_token_id" in writer.kv_data[0]
+        if not has_id and name not in special.special_token_ids and text in tokens:
+            getattr(writer, f"add_{name}_token_id")(tokens.index(text))
+    for name in ("bos", "eos"):
+        if name not in special.add_special_token:
+            getattr(writer, f"add_add_{name}_token")(True)

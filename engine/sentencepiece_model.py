@@ -1,7 +1,8 @@
 """Read the vocabulary of a SentencePiece model file without its library.
 
 The file is a protobuf message: field 1 repeats pieces {1: text, 2: score as float, 3: type}, field 2 holds
-the trainer's settings {3: model type}, field 3 the normalizer's {3: add_dummy_prefix}.
+the trainer's settings {3: model type}, field 3 the normalizer's {2: precompiled_charsmap,
+3: add_dummy_prefix, 4: remove_extra_whitespaces}.
 Source: sentencepiece_model.proto.
 """
 
@@ -9,12 +10,13 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from engine.errors import ConversionError
 from engine.vocabulary import TokenType
 
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-_MODEL_BPE = 2
+_MODEL_KINDS: dict[int, Literal["unigram", "bpe"]] = {1: "unigram", 2: "bpe"}
 Field = tuple[int, int | bytes]
 
 
@@ -32,31 +34,39 @@ class SentencePieceModel:
     """What a GGUF file needs of a SentencePiece model."""
 
     pieces: tuple[Piece, ...]
+    kind: Literal["unigram", "bpe"]
     add_dummy_prefix: bool
+    remove_extra_whitespaces: bool
+    charsmap: bytes
 
 
 def read_sentencepiece(path: Path) -> SentencePieceModel:
-    """Read a BPE model. Raises: ConversionError for another kind, or a file that is no such model."""
+    """Read a model. Raises: ConversionError for another kind than these, or a file that is no such model."""
     try:
         data = path.read_bytes()
         pieces: list[Piece] = []
-        model_type, prefix = 1, 1
+        model_type, normalizer = 1, b""
         for number, value in _fields(data):
             if number == 1:
                 pieces.append(_piece(value))
             elif number == 2:
                 model_type = _last_int(value, 3, 1)
             elif number == 3:
-                prefix = _last_int(value, 3, 1)
+                normalizer = _bytes(value)
+        charsmap = b"".join(_bytes(inner) for number, inner in _fields(normalizer) if number == 2)
+        prefix = _last_int(normalizer, 3, 1)
+        remove_spaces = _last_int(normalizer, 4, 1)
     except (OSError, ValueError, TypeError, struct.error) as e:
         raise ConversionError(f"{path} is no SentencePiece model: {e}") from e
     if not pieces:
         raise ConversionError(f"{path} is no SentencePiece model: it has no pieces")
-    if model_type != _MODEL_BPE:
+    if model_type not in _MODEL_KINDS:
         raise ConversionError(
-            f"{path} is a SentencePiece model of type {model_type}; BPE ({_MODEL_BPE}) is expected"
+            f"{path} is a SentencePiece model of type {model_type}; unigram (1) or BPE (2) is expected"
         )
-    return SentencePieceModel(tuple(pieces), bool(prefix))
+    return SentencePieceModel(
+        tuple(pieces), _MODEL_KINDS[model_type], bool(prefix), bool(remove_spaces), charsmap
+    )
 
 
 def _piece(value: int | bytes) -> Piece:
@@ -69,6 +79,12 @@ def _piece(value: int | bytes) -> Piece:
         elif number == 3 and isinstance(inner, int):
             kind = TokenType(inner)
     return Piece(text, score, kind)
+
+
+def _bytes(value: int | bytes) -> bytes:
+    if isinstance(value, int):
+        raise ValueError("a number where a message is expected")
+    return value
 
 
 def _last_int(value: int | bytes, wanted: int, default: int) -> int:

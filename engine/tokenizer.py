@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import tokenizers
 
 from engine.errors import UnsupportedModel
-from engine.tokenizer_models import build_model, byte_alphabet
+from engine.tokenizer_models import NEVER, build_model, byte_alphabet
 from engine.vocabulary import (
     SPACE,
     Metadata,
@@ -25,7 +25,7 @@ from engine.vocabulary import (
 
 # What older files leave out; llama.cpp's constants for the same kinds.
 _DEFAULT_BOS = {"llama": 1, "bert": 101}
-_DEFAULT_EOS = {"llama": 2}
+_DEFAULT_EOS = {"llama": 2, "t5": 1}
 _DEFAULT_SEP = {"bert": 102}
 _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
 
@@ -156,6 +156,8 @@ class Tokenizer:
             if self.add_space_prefix and after_special:
                 text = " " + text
             text = text.replace(" ", SPACE)
+        if self._vocabulary.kind == "t5":
+            text = text.replace(NEVER, "\ufffd")
         return self._model.encode(text, add_special_tokens=False).ids
 
 
@@ -199,12 +201,15 @@ def load_tokenizer(file: Metadata) -> Tokenizer:
     kind = vocabulary.kind
     bos = _special_id(file, ("cls", "bos") if kind == "bert" else ("bos",), n_tokens, _DEFAULT_BOS.get(kind))
     eos = _special_id(file, ("eos",), n_tokens, _DEFAULT_EOS.get(kind))
+    sep = _special_id(file, ("seperator", "separator"), n_tokens, _DEFAULT_SEP.get(kind))
     add_bos = read_bool(file, "tokenizer.ggml.add_bos_token", built.add_bos)
     add_eos = read_bool(file, "tokenizer.ggml.add_eos_token", built.add_eos)
     suffix = eos
     if kind == "bert":
         add_bos = add_eos = True
-        suffix = _special_id(file, ("seperator", "separator"), n_tokens, _DEFAULT_SEP[kind])
+        suffix = sep
+    if kind == "t5" and bos is None:
+        add_bos = False
     if add_bos and bos is None:
         raise UnsupportedModel(
             "the tokenizer puts a BOS token first, but tokenizer.ggml.bos_token_id names none"
@@ -213,9 +218,21 @@ def load_tokenizer(file: Metadata) -> Tokenizer:
         raise UnsupportedModel(
             "the tokenizer puts an EOS token last, but tokenizer.ggml.eos_token_id names none"
         )
-    separators = () if suffix is None else (suffix,)
-    special = SpecialIds(bos, eos, bos if add_bos else None, suffix if add_eos else None, separators)
+    special = SpecialIds(
+        bos,
+        eos,
+        bos if add_bos else None,
+        suffix if add_eos else None,
+        _separators(vocabulary, suffix if sep is None else sep),
+    )
     return Tokenizer(vocabulary, built.model, special, add_space_prefix=built.add_space_prefix)
+
+
+def _separators(vocabulary: Vocabulary, sep: int | None) -> tuple[int, ...]:
+    """Return what stands between the texts of a pair; the family of RoBERTa ends one and begins the other."""
+    if sep is None:
+        return ()
+    return (sep, sep) if vocabulary.tokens[sep] == "</s>" else (sep,)
 
 
 def _special_id(file: Metadata, names: Iterable[str], n_tokens: int, default: int | None) -> int | None:

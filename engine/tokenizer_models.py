@@ -10,12 +10,23 @@ from functools import cache
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers
 
+from engine.charsmap import check_charsmap
 from engine.errors import UnsupportedModel
 from engine.pre_tokenizers import build_pre_tokenizer, find_pre_tokenizer
-from engine.vocabulary import SPACE, Metadata, TokenType, Vocabulary, read_bool, read_token_id
+from engine.vocabulary import (
+    SPACE,
+    Metadata,
+    TokenType,
+    Vocabulary,
+    read_bool,
+    read_str,
+    read_token_id,
+)
 
 _PLAIN = (TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNDEFINED)
 _CONTINUES = "##"
+NEVER = "\U0010ffff"
+"""Begins the names of pieces that no text may become; callers keep it out of what they encode."""
 _MAX_MERGED = 512
 """Characters of a piece that merges lead to; trying every cut of a hostile megabyte would never end."""
 
@@ -32,7 +43,7 @@ class BuiltModel:
 
 def build_model(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
     """Build the model for `vocabulary.kind`. Raises: UnsupportedModel."""
-    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "bert": _wordpiece}
+    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "t5": _unigram, "bert": _wordpiece}
     builder = builders.get(vocabulary.kind)
     if builder is None:
         known = ", ".join(builders)
@@ -108,6 +119,45 @@ def _sentencepiece_bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
     )
     add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", True)
     return BuiltModel(model, add_bos=True, add_eos=False, add_space_prefix=add_space_prefix)
+
+
+def _unigram(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    if not vocabulary.scores:
+        raise UnsupportedModel("tokenizer.ggml.scores is missing in a t5 vocabulary")
+    unknown = read_token_id(file, "tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
+    if unknown is None:
+        unknown = vocabulary.types.index(TokenType.UNKNOWN) if TokenType.UNKNOWN in vocabulary.types else 2
+    if unknown >= len(vocabulary.tokens):
+        raise UnsupportedModel("tokenizer.ggml.unknown_token_id is missing in a t5 vocabulary")
+    plain = _plain_ids(vocabulary, (*_PLAIN, TokenType.BYTE, TokenType.UNUSED))
+    normal = [s for s, t in zip(vocabulary.scores, vocabulary.types, strict=True) if t is TokenType.NORMAL]
+    # The model numbers its pieces by place: what no text may become stands there under a name that no text
+    # has, and with a score that leaves the price of unknown characters as it is.
+    lowest = min(normal, default=0.0)
+    pieces = [
+        (text, vocabulary.scores[i]) if plain.get(text) == i else (f"{NEVER}{i}", lowest)
+        for i, text in enumerate(vocabulary.tokens)
+    ]
+    model = tokenizers.Tokenizer(
+        models.Unigram(pieces, unk_id=unknown, byte_fallback=TokenType.BYTE in vocabulary.types)
+    )
+    steps: list[normalizers.Normalizer] = []
+    if vocabulary.charsmap:
+        check_charsmap(vocabulary.charsmap)
+        steps.append(normalizers.Precompiled(vocabulary.charsmap))
+    if read_bool(file, "tokenizer.ggml.remove_extra_whitespaces", False):
+        steps += [
+            normalizers.Replace(tokenizers.Regex("^ +| +$"), ""),
+            normalizers.Replace(tokenizers.Regex(" {2,}"), " "),
+        ]
+    steps.append(normalizers.Replace(" ", SPACE))
+    add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", False)
+    if add_space_prefix:
+        steps.append(normalizers.Prepend(SPACE))
+    model.normalizer = normalizers.Sequence(steps)
+    # Files of encoders that name a BOS token put it first; those of T5 have none.
+    is_encoder = read_str(file, "general.architecture") not in (None, "t5", "t5encoder")
+    return BuiltModel(model, add_bos=is_encoder, add_eos=True, add_space_prefix=add_space_prefix)
 
 
 def _wordpiece(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:

@@ -56,6 +56,8 @@ class Vocabulary:
     scores: tuple[float, ...]
     """As long as `tokens`, or empty where the file has none."""
     merges: tuple[tuple[str, str], ...]
+    charsmap: bytes
+    """How Unigram normalises text, b"" where the file has no such table."""
     end_ids: frozenset[int]
 
 
@@ -95,6 +97,7 @@ def read_vocabulary(file: Metadata) -> Vocabulary:
         types=tuple(types),
         scores=tuple(scores),
         merges=merges,
+        charsmap=_read_charsmap(file),
         end_ids=frozenset(end_ids),
     )
 
@@ -169,6 +172,13 @@ def _read_merges(file: Metadata) -> tuple[tuple[str, str], ...]:
             raise UnsupportedModel(f"tokenizer.ggml.merges[{i}] is {line[:40]!r}; two parts are expected")
         merges.append((line[:cut], line[cut + 1 :]))
     return tuple(merges)
+
+
+def _read_charsmap(file: Metadata) -> bytes:
+    numbers = _read_list(file, "tokenizer.ggml.precompiled_charsmap", int, None)
+    if numbers and not (min(numbers) >= -128 and max(numbers) <= 255):
+        raise UnsupportedModel("tokenizer.ggml.precompiled_charsmap holds numbers that are no bytes")
+    return bytes(number & 0xFF for number in numbers)
 
 
 def _read_list(file: Metadata, key: str, item: type[T], length: int | None) -> list[T]:

@@ -4,7 +4,8 @@ Usage, from the repository root, in Quarry's environment, with the peers' one in
     .venv/bin/python -m tests.golden.check_llama_cpp_loads ALL_MINILM_FOLDER
 
 Converts all-MiniLM-L6-v2 and the tiny models of tests/data/tiny to each tensor type, and compares token ids,
-vectors (cosine) and logits (greatest error over the greatest logit). Exits with 1 where one is out of bounds.
+vectors (cosine), scores and logits (greatest error over the greatest logit). Exits with 1 where one is out of
+bounds.
 """
 
 from __future__ import annotations
@@ -68,6 +69,17 @@ def check_encoder(
     check.record(path.stem, least >= MIN_COSINE[kind], f"least cosine {least:.6f}")
 
 
+def check_reranker(
+    check: Check, peer: Worker, pool: native.ThreadPool, path: Path, kind: str, batch: Sequence[Sequence[int]]
+) -> None:
+    """Compare the scores of pairs; llama.cpp does not tell the second text from the first."""
+    encoder = native.Encoder(native.GgufFile(str(path)), pool)
+    ours = encoder.score([(np.array(ids, np.int32), len(ids)) for ids in batch])
+    theirs = np.array(peer.ask({"do": "score", "model": str(path), "ids": batch})["scores"])
+    error = float(np.abs(ours - theirs).max())
+    check.record(path.stem, error <= MAX_ERROR[kind], f"scores differ by {error:.1e}")
+
+
 def check_tokenizer(check: Check, peer: Worker, path: Path) -> list[list[int]]:
     """Compare the token ids of TEXTS; return ours."""
     tokenizer = load_tokenizer(native.GgufFile(str(path)))
@@ -92,9 +104,12 @@ def check_tiny(check: Check, peer: Worker, pool: native.ThreadPool, folder: Path
     for source in sorted(path for path in TINY.iterdir() if path.is_dir()):
         for kind, path in written(source, folder):
             try:
-                if source.name.startswith("bert"):
-                    ids = np.load(source / "golden.npz")["token_ids"].tolist()
-                    check_encoder(check, peer, pool, path, kind, [ids])
+                golden = np.load(source / "golden.npz")
+                ids = np.atleast_2d(golden["token_ids"]).tolist()
+                if "vector" in golden:
+                    check_encoder(check, peer, pool, path, kind, ids)
+                elif "scores" in golden:
+                    check_reranker(check, peer, pool, path, kind, ids)
                 else:
                     check_decoder(check, peer, pool, path, kind)
             except (BenchError, native.GgufError) as error:

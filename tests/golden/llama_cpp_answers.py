@@ -13,7 +13,7 @@ from bench.worker import serve
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Load the file, answer one question about it and close it."""
-    embeds = request["do"] == "embed"
+    embeds = request["do"] in ("embed", "score")
     settings = llama.Settings(
         flash_attention=False, f32_cache=True, n_ctx=512, n_batch=512, embeddings=embeds
     )
@@ -22,6 +22,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "tokenize":
             ids = [model.tokenize(text, add_special=True, parse_special=False) for text in request["texts"]]
             return {"ids": ids}
+        if request["do"] == "score":
+            return {"scores": [model.scores(ids) for ids in request["ids"]]}
         if embeds:
             return {"vectors": [model.embed([ids])[0].tolist() for ids in request["ids"]]}
         ids = request["ids"]

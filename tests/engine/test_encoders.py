@@ -1,0 +1,53 @@
+"""Encoders and rerankers against `transformers` (tests/golden/make_tiny_encoders.py)."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engine import _native as native
+from engine.convert import convert
+
+TINY = Path(__file__).parents[1] / "data" / "tiny"
+EMBEDDERS = ["xlm-roberta-cls", "nomic-bert-mean"]
+RERANKERS = ["xlm-roberta-rank", "bert-rank"]
+SECOND = 13
+"""Where the passage of a golden pair begins."""
+
+
+def open_encoder(name: str, tmp_path: Path) -> native.Encoder:
+    convert(TINY / name, tmp_path / "model.gguf", tensor_type="F32")
+    return native.Encoder(native.GgufFile(str(tmp_path / "model.gguf")), native.ThreadPool(2))
+
+
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_vectors_of_tiny_encoders(name: str, tmp_path: Path) -> None:
+    golden = np.load(TINY / name / "golden.npz")
+    encoder = open_encoder(name, tmp_path)
+    assert encoder.pooling == name.rpartition("-")[2]
+    (vector,) = encoder.encode(list(golden["token_ids"]), normalize=True)
+    assert float(vector @ golden["vector"]) >= 0.9999
+
+
+@pytest.mark.parametrize("name", RERANKERS)
+def test_scores_of_tiny_rerankers(name: str, tmp_path: Path) -> None:
+    golden = np.load(TINY / name / "golden.npz")
+    encoder = open_encoder(name, tmp_path)
+    scores = encoder.score([(ids, SECOND) for ids in golden["token_ids"]])[:, 0]
+    np.testing.assert_allclose(scores, golden["scores"], atol=1e-3)
+    with pytest.raises(ValueError, match="ranks pairs of texts"):
+        encoder.encode(list(golden["token_ids"]))
+
+
+def test_the_second_text_is_told_from_the_first(tmp_path: Path) -> None:
+    ids = np.load(TINY / "bert-rank" / "golden.npz")["token_ids"][0]
+    encoder = open_encoder("bert-rank", tmp_path)
+    (told,), (untold,) = encoder.score([(ids, SECOND)]), encoder.score([(ids, len(ids))])
+    assert abs(told[0] - untold[0]) > 1e-2
+
+
+def test_vectors_come_from_a_model_without_a_head(tmp_path: Path) -> None:
+    encoder = open_encoder("xlm-roberta-cls", tmp_path)
+    assert encoder.n_scores == 0
+    with pytest.raises(ValueError, match=r"no head that scores: tensor 'cls.output.weight' is missing"):
+        encoder.score([(np.array([1, 2], np.int32), 1)])

@@ -1,0 +1,134 @@
+"""Make tiny random encoders and rerankers with `transformers`, and golden values for test_encoders.py.
+
+    python tests/golden/make_tiny_encoders.py
+
+Needs: transformers, torch, safetensors, tokenizers, sentencepiece. Writes tests/data/tiny/NAME/ as
+make_tiny_models.py does. Golden values: `vector` of the token ids, or `scores` of two pairs.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import torch
+from make_tiny_models import N_VOCAB, OUT, save, spread_weights, write_wordpiece_vocab
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    NomicBertConfig,
+    NomicBertModel,
+    PreTrainedModel,
+    XLMRobertaConfig,
+    XLMRobertaForSequenceClassification,
+    XLMRobertaModel,
+)
+
+SIZES = {
+    "vocab_size": N_VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 80,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+}
+XLMR = {**SIZES, "max_position_embeddings": 130, "type_vocab_size": 1, "pad_token_id": 1}
+N_TOKENS = 40
+SECOND = 13
+"""Where the passage of a pair begins."""
+SENTENCES = (
+    "the cat sat on the mat and looked at the dog",
+    "a dog ran over the hill to the river",
+    "\u732b\u5750\u5728\u57ab\u5b50\u4e0a",
+    "\u72d7\u8dd1\u8fc7\u5c71\u53bb\u6cb3\u8fb9",
+    "numbers 1 2 3 4 5 6 7 8 9 0 and signs . , ! ?",
+)
+# A small table by which the tokenizer normalises: full width to half width, a ligature, spaces.
+RULES = (
+    "FF01\t21",
+    "FF21\t41",
+    "FF22\t42",
+    "FB01\t66 69",
+    "3000\t20",
+    "A0\t20",
+    "9\t20",
+    "A\t20",
+    "65 301\tE9",
+)
+
+
+def train_unigram(path: Path) -> None:
+    """Write a SentencePiece model of type unigram with its own normalization."""
+    rules = path.with_suffix(".tsv")
+    rules.write_text("\n".join(RULES) + "\n")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(SENTENCES * 20),
+        model_writer=model,
+        model_type="unigram",
+        vocab_size=110,
+        hard_vocab_limit=False,
+        normalization_rule_tsv=str(rules),
+        num_threads=1,
+    )
+    rules.unlink()
+    path.write_bytes(model.getvalue())
+
+
+def write_xlmr_tokenizer(folder: Path) -> None:
+    """Write XLM-RoBERTa's files around a small model: fairseq's ids, the fast tokenizer, its golden ids."""
+    train_unigram(folder / "sentencepiece.bpe.model")
+
+
+MODELS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[Path], None]]] = {
+    "xlm-roberta-cls": (
+        lambda: XLMRobertaModel(XLMRobertaConfig(**XLMR)),
+        write_xlmr_tokenizer,
+    ),
+    "xlm-roberta-rank": (
+        lambda: XLMRobertaForSequenceClassification(XLMRobertaConfig(**XLMR, num_labels=1)),
+        write_xlmr_tokenizer,
+    ),
+    "bert-rank": (
+        lambda: BertForSequenceClassification(BertConfig(**SIZES, max_position_embeddings=128, num_labels=1)),
+        write_wordpiece_vocab,
+    ),
+    "nomic-bert-mean": (lambda: NomicBertModel(NomicBertConfig(**SIZES)), write_wordpiece_vocab),
+}
+POOLING = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
+
+
+def golden(model: PreTrainedModel, ids: torch.Tensor, pooling: str) -> dict[str, np.ndarray]:
+    """Compute what the engine must compute."""
+    tokens = ids.numpy().astype(np.int32)
+    with torch.no_grad():
+        if pooling == "rank":
+            types = torch.zeros_like(ids)
+            if model.config.type_vocab_size > 1:
+                types[:, SECOND:] = 1
+            scores = model(ids, token_type_ids=types).logits[:, 0]
+            return {"token_ids": tokens, "scores": scores.numpy()}
+        states = model(ids[:1]).last_hidden_state[0]
+    vector = {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling]
+    return {"token_ids": tokens[:1], "vector": torch.nn.functional.normalize(vector, dim=0).numpy()}
+
+
+def main() -> None:
+    """Write every model, its tokenizer and its golden values."""
+    torch.manual_seed(20260102)
+    ids = torch.randint(5, 100, (2, N_TOKENS))
+    for name, (make, write_tokenizer) in MODELS.items():
+        folder, pooling = OUT / name, name.rpartition("-")[2]
+        model = make().eval()
+        spread_weights(model)
+        save(model, folder)
+        write_tokenizer(folder)
+        if pooling in POOLING:
+            (folder / "1_Pooling").mkdir()
+            (folder / "1_Pooling" / "config.json").write_text(json.dumps({POOLING[pooling]: True}))
+        np.savez_compressed(folder / "golden.npz", **golden(model, ids, pooling))
+
+
+if __name__ == "__main__":
+    main()
