@@ -11,12 +11,24 @@ from ingest.errors import IngestError
 from rag import wire
 from rag.admission import Admission
 from rag.answer import Parts
-from rag.api import chat, completions, embeddings, files, health, metrics_page, models, page, stores
+from rag.api import (
+    chat,
+    completions,
+    embeddings,
+    files,
+    health,
+    metrics_page,
+    models,
+    page,
+    responses,
+    stores,
+)
 from rag.api import library as library_routes
 from rag.boundary import Boundary, error_response
 from rag.errors import ApiError, to_api_error
 from rag.metrics import Metrics
 from rag.ports import Engine, Library
+from rag.responses.store import ResponseStore
 from rag.retriever import Retriever
 from rag.service import Service, service_of
 from rag.settings import Settings
@@ -59,11 +71,12 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         started=wire.now(),
         metrics=metrics,
         stores=Stores(data_dir=settings.data_dir, documents_dir=settings.documents_dir, library=library),
+        responses=ResponseStore(),
     )
     for kind in (ApiError, HTTPException, RequestValidationError, EngineError, IngestError):
         app.add_exception_handler(kind, _answer_error)
     routes = APIRouter()
-    for module in (chat, completions, embeddings, models, health, metrics_page, files, stores):
+    for module in (chat, completions, embeddings, models, health, metrics_page, files, stores, responses):
         routes.include_router(module.router)
     for prefix in PREFIXES:
         app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")

@@ -1,10 +1,10 @@
-"""Filters over the attributes of files, as OpenAI's vector stores have them."""
+"""Which results of a search count: filters over the attributes of files, and the least score."""
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from rag.errors import InvalidRequest
+from rag.errors import InvalidRequest, UnsupportedParameter
 
 Attributes = Mapping[str, Any]
 Matches = Callable[[Attributes], bool]
@@ -69,3 +69,25 @@ def _holds(compared: Callable[[Any, Any], bool], held: object, value: object) ->
     else:
         same = isinstance(held, str) and isinstance(value, str)
     return same and compared(held, value)
+
+
+def read_threshold(options: object, *, param: str) -> float:
+    """Read `ranking_options`; give the least score that counts.
+
+    Raises: InvalidRequest, UnsupportedParameter.
+    """
+    if options is None:
+        return 0.0
+    if not isinstance(options, dict):
+        raise InvalidRequest(f"{param} must be an object", param=param)
+    if options.get("ranker") not in (None, "auto", "default-2024-11-15"):
+        raise UnsupportedParameter(f"{param}.ranker: only auto is supported", param=f"{param}.ranker")
+    if options.get("hybrid_search") is not None:
+        raise UnsupportedParameter(
+            f"{param}.hybrid_search is not supported: both sides are joined by rank, without weights",
+            param=f"{param}.hybrid_search",
+        )
+    least = options.get("score_threshold") or 0.0
+    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+        raise InvalidRequest(f"{param}.score_threshold must be a number from 0 to 1", param=param)
+    return float(least)

@@ -22,7 +22,7 @@ class Form:
     instruction: str
 
 
-def read_response_format(given: Mapping[str, Any] | None) -> Form | None:
+def read_response_format(given: Mapping[str, Any] | None, *, param: str = "response_format") -> Form | None:
     """Read `response_format`; None for plain text. Raises: InvalidRequest, UnsupportedParameter."""
     kind = given.get("type") if given else "text"
     if given is None or kind == "text":
@@ -31,12 +31,12 @@ def read_response_format(given: Mapping[str, Any] | None) -> Form | None:
         return Form(json_object_grammar(), _ANY_OBJECT)
     if kind != "json_schema":
         raise UnsupportedParameter(
-            f"response_format {str(kind)[:60]!r} is not supported: text, json_object and json_schema are",
-            param="response_format",
+            f"{param} {str(kind)[:60]!r} is not supported: text, json_object and json_schema are",
+            param=param,
         )
     described = given.get("json_schema")
     schema = described.get("schema") if isinstance(described, dict) else None
-    return read_schema(schema, param="response_format.json_schema.schema")
+    return read_schema(schema, param=f"{param}.json_schema.schema")
 
 
 def read_schema(schema: object, *, param: str) -> Form:

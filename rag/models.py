@@ -23,6 +23,11 @@ class Target:
     kind: Literal["documents", "chat", "embedding"]
     collections: frozenset[str] | None = None
 
+    @property
+    def usual_temperature(self) -> float:
+        """How boldly to draw where the client does not say: answers from documents stay close to them."""
+        return 0.2 if self.kind == "documents" else 0.7
+
 
 def slug(collection: str) -> str:
     """Give the stable ASCII name of a collection: itself where it is one, else with a hash of its name."""

@@ -11,10 +11,11 @@ from fastapi import Request
 from rag.admission import Admission
 from rag.answer import Parts
 from rag.auth import Caller
-from rag.errors import ApiError
+from rag.errors import ApiError, NotReady
 from rag.metrics import Metrics
 from rag.models import Target, resolve_chat
-from rag.ports import Library
+from rag.ports import ChatModel, Library
+from rag.responses.store import ResponseStore
 from rag.settings import Settings
 from rag.shutdown import Shutdown
 from rag.sse import Patient
@@ -47,6 +48,14 @@ class Service:
     started: int
     metrics: Metrics
     stores: Stores
+    responses: ResponseStore
+
+    def chat(self) -> ChatModel:
+        """Give the chat model. Raises: NotReady, where none is configured."""
+        chat = self.parts.engine.chat
+        if chat is None:
+            raise NotReady("no chat model is configured: set QUARRY_CHAT_MODEL")
+        return chat
 
     def target(self, model: str, caller: Caller) -> Target:
         """Find what a caller means by a model's name. Raises: UnknownModel, InvalidRequest."""

@@ -19,6 +19,13 @@ def event(data: Any) -> bytes:
     return format_sse_event(data_str=json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
+def named_event(data: dict[str, Any]) -> bytes:
+    """Encode one event under its type, as the Responses API has it."""
+    return format_sse_event(
+        data_str=json.dumps(data, ensure_ascii=False, separators=(",", ":")), event=data["type"]
+    )
+
+
 class EventStream(StreamingResponse):
     """A stream of events that is closed, and so cancels its work, as soon as the client is gone."""
 

@@ -1,7 +1,6 @@
 """POST /v1/chat/completions."""
 
 import json
-import time
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -15,8 +14,9 @@ from starlette.responses import JSONResponse, Response
 
 from rag import sse, wire
 from rag.answer import Ask, Called, End, Event, Retrieved, Text, Thought
+from rag.api import answering
 from rag.auth import Caller, caller_of
-from rag.choices import Numbered, answer_all, leave_all
+from rag.choices import Numbered, leave_all
 from rag.citations import Source
 from rag.errors import error_body, to_api_error
 from rag.forms import read_response_format
@@ -29,12 +29,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("quarry.chat")
 router = APIRouter()
 
-# An error within this time still becomes an HTTP status; then the headers go out, because clients give up
-# on a server that sends none.
-_HEADERS_AFTER_S = 1.0
-_KEEP_ALIVE_S = 10.0
-# What is drawn when the client does not say: answers from documents stay close to them.
-_TEMPERATURES = {"documents": 0.2, "chat": 0.7}
 _LONGEST_HEADER = 4000
 
 
@@ -50,11 +44,11 @@ async def create_chat_completion(body: wire.ChatRequest, request: Request) -> Re
         completion = Completion(
             model=body.model, with_logprobs=bool(body.logprobs), on_failure=service.metrics.failed
         )
-        events = service.patient(_events(ask, n, service))
+        events = service.patient(answering.answers(ask, n, service))
         if not body.stream:
             return await unless_gone(request, _whole(completion, events, n))
         include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        first = await unless_gone(request, _first(events))
+        first = await unless_gone(request, answering.first_events(events))
         stream = _stream(completion, events, first, include_usage=include_usage, leave=leave)
         streaming = True
         return sse.EventStream(stream, headers=_source_headers(first))
@@ -97,52 +91,13 @@ def _read(body: wire.ChatRequest, service: Service, caller: Caller) -> Ask:
     chat = service.parts.engine.chat
     thinks = chat is not None and chat.thinks
     thinking = wire.read_effort(body.reasoning_effort, thinks=thinks, param="reasoning_effort")
-    params = wire.generation_params(body, temperature=_TEMPERATURES[target.kind])
+    params = wire.generation_params(body, temperature=target.usual_temperature)
     footer = service.settings.sources_footer if body.sources_footer is None else body.sources_footer
     tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls is not False)
     form = read_response_format(body.response_format)
     if form is not None:
         params = replace(params, grammar=form.grammar)
     return Ask(target, messages, params, with_footer=footer, form=form, tools=tools, thinking=thinking)
-
-
-async def _events(ask: Ask, n: int, service: Service) -> AsyncGenerator[Numbered, None]:
-    started = time.perf_counter()
-    has_text = False
-    async with aclosing(answer_all(ask, n, service.parts)) as events:
-        async for index, event in events:
-            if isinstance(event, Retrieved):
-                service.metrics.searched(time.perf_counter() - started)
-            if not has_text and isinstance(event, Text | Thought | Called):
-                has_text = True
-                service.metrics.first_text_after(time.perf_counter() - started)
-            if isinstance(event, End):
-                service.metrics.queued(event.queued_s)
-                log.info(
-                    "answered",
-                    target=ask.target.kind,
-                    sources=len(event.sources),
-                    prompt_tokens=event.n_prompt_tokens,
-                    completion_tokens=event.n_completion_tokens,
-                    finish_reason=event.finish_reason,
-                )
-            yield index, event
-
-
-async def _first(events: sse.Patient[Numbered]) -> list[Numbered]:
-    """Wait a moment for the search and the admission, whose errors deserve an HTTP status."""
-    first: list[Numbered] = []
-    try:
-        while item := await events.next(within=_HEADERS_AFTER_S):
-            first.append(item[0])
-            if not isinstance(item[0][1], Retrieved):
-                break
-    except TimeoutError:
-        pass
-    except BaseException:
-        await events.aclose()
-        raise
-    return first
 
 
 @dataclass(slots=True)
@@ -231,7 +186,7 @@ async def _stream(
                 yield data
         while True:
             try:
-                item = await events.next(within=_KEEP_ALIVE_S)
+                item = await events.next(within=answering.KEEP_ALIVE_S)
             except TimeoutError:
                 yield completion.delta({})
                 continue

@@ -16,15 +16,15 @@ from engine.chat_model import Delta
 from engine.errors import ContextTooLong
 from rag import sse, wire
 from rag.answer import End, Event, Text, generate
+from rag.api import answering
 from rag.auth import Caller, caller_of
 from rag.choices import Numbered, leave_all, side_by_side, with_seed
-from rag.errors import InvalidRequest, NotReady, UnsupportedParameter, error_body, to_api_error
+from rag.errors import InvalidRequest, UnsupportedParameter, error_body, to_api_error
 from rag.ports import ChatModel
 from rag.service import Service, service_of, unless_gone
 
 log = structlog.get_logger("quarry.completions")
 router = APIRouter()
-_KEEP_ALIVE_S = 10.0
 _USUAL_TOKENS = 16
 
 
@@ -58,7 +58,7 @@ async def create_completion(body: wire.CompletionRequest, request: Request) -> R
 @router.post("/tokenize")
 async def tokenize(body: wire.TokenizeRequest, request: Request) -> dict[str, Any]:
     """Cut a text, or a conversation as the model reads it, into the chat model's token ids."""
-    chat = _chat(service_of(request))
+    chat = service_of(request).chat()
     if (body.prompt is None) == (body.messages is None):
         raise InvalidRequest("send either prompt or messages", param="prompt")
     if body.prompt is not None:
@@ -71,18 +71,11 @@ async def tokenize(body: wire.TokenizeRequest, request: Request) -> dict[str, An
 @router.post("/detokenize")
 async def detokenize(body: wire.DetokenizeRequest, request: Request) -> dict[str, Any]:
     """Join token ids of the chat model to text."""
-    chat = _chat(service_of(request))
+    chat = service_of(request).chat()
     try:
         return {"prompt": await to_thread.run_sync(chat.detokenize, body.tokens)}
     except IndexError as error:
         raise InvalidRequest(f"tokens: {error}", param="tokens") from error
-
-
-def _chat(service: Service) -> ChatModel:
-    chat = service.parts.engine.chat
-    if chat is None:
-        raise NotReady("no chat model is configured: set QUARRY_CHAT_MODEL")
-    return chat
 
 
 def _read(
@@ -92,7 +85,7 @@ def _read(
     for name, given in (("echo", body.echo), ("suffix", body.suffix), ("best_of", (body.best_of or 1) > 1)):
         if given:
             raise UnsupportedParameter(f"{name} is not supported here", param=name)
-    chat = _chat(service)
+    chat = service.chat()
     target = service.target(body.model, caller)
     if target.kind != "chat":
         raise InvalidRequest(
@@ -172,7 +165,7 @@ async def _stream(
     try:
         while True:
             try:
-                item = await events.next(within=_KEEP_ALIVE_S)
+                item = await events.next(within=answering.KEEP_ALIVE_S)
             except TimeoutError:
                 yield sse.event({**head, "choices": [_choice(0, "", [], None)]})
                 continue

@@ -11,6 +11,7 @@ from rag.api.files import file_for, refuse, stores_of
 from rag.api.paging import Paging, page_of
 from rag.auth import caller_of
 from rag.errors import InvalidRequest, UnsupportedParameter
+from rag.filters import read_threshold
 from rag.models import ALL, slug
 from rag.service import service_of
 from rag.stores import Attached, Store, Stores, no_store
@@ -255,28 +256,6 @@ def _store_for(request: Request, store_id: str) -> Store:
     if not caller_of(request).sees(store.folder):
         raise no_store(store_id)
     return store
-
-
-def read_threshold(options: object, *, param: str) -> float:
-    """Read `ranking_options`; give the least score that counts.
-
-    Raises: InvalidRequest, UnsupportedParameter.
-    """
-    if options is None:
-        return 0.0
-    if not isinstance(options, dict):
-        raise InvalidRequest(f"{param} must be an object", param=param)
-    if options.get("ranker") not in (None, "auto", "default-2024-11-15"):
-        raise UnsupportedParameter(f"{param}.ranker: only auto is supported", param=f"{param}.ranker")
-    if options.get("hybrid_search") is not None:
-        raise UnsupportedParameter(
-            f"{param}.hybrid_search is not supported: both sides are joined by rank, without weights",
-            param=f"{param}.hybrid_search",
-        )
-    least = options.get("score_threshold") or 0.0
-    if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
-        raise InvalidRequest(f"{param}.score_threshold must be a number from 0 to 1", param=param)
-    return float(least)
 
 
 def _check_chunking(strategy: dict[str, Any] | None) -> None:

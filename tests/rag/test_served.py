@@ -12,7 +12,7 @@ import httpx
 import openai
 import pytest
 
-from rag.api import chat as chat_routes
+from rag.api import answering
 from rag.app import create_app
 from rag.server import Server
 from rag.settings import Settings
@@ -108,7 +108,7 @@ async def test_queue_is_bounded_and_leaves_no_place_taken(engine: Any, library: 
 async def test_waiting_stream_sends_headers_and_empty_deltas(
     url: str, engine: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_routes, "_KEEP_ALIVE_S", 0.05)
+    monkeypatch.setattr(answering, "KEEP_ALIVE_S", 0.05)
     engine.chat.gate = asyncio.Event()
     body = {"model": "quarry", "messages": QUESTION, "stream": True}
     async with (
@@ -129,7 +129,7 @@ async def test_waiting_stream_sends_headers_and_empty_deltas(
 async def test_slow_search_does_not_hold_the_headers_back(
     url: str, library: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_routes, "_HEADERS_AFTER_S", 0.05)
+    monkeypatch.setattr(answering, "HEADERS_AFTER_S", 0.05)
 
     go_on = threading.Event()
     search = library.search_dense
