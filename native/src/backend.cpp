@@ -59,10 +59,7 @@ Backend::Backend(std::size_t n_threads, std::string_view instruction_set)
 
 Weight Backend::load(const GgufFile& file, const GgufTensor& tensor, RowOrder order, HeadShape heads) {
     const TensorType& type = *tensor.type;
-    if (type.pack == nullptr) {
-        throw GgufError("tensor '" + tensor.name + "' has type " + type.name +
-                        ", which this engine cannot compute with; it reads " + joined(readable_type_names()));
-    }
+    GgufFile::check_readable(tensor);
     Weight weight{type.layout, tensor.rows(), tensor.width(), {}, {}};
     const std::size_t row_bytes = weight.width / type.block_weights * type.block_bytes;
     const std::size_t step = tile_bytes(type.layout, weight.width);

@@ -189,7 +189,8 @@ GgufTensor read_tensor_info(Cursor& cursor, std::uint64_t index) {
     const auto type = cursor.number<std::uint32_t>(where);
     tensor.type = find_tensor_type(type);
     if (tensor.type == nullptr)
-        throw GgufError(where + " has the unknown tensor type " + std::to_string(type));
+        throw GgufError(where + " has the unknown tensor type " + std::to_string(type) +
+                        "; this engine reads " + joined(readable_type_names()));
     tensor.offset = cursor.number<std::uint64_t>(where);
     return tensor;
 }
@@ -406,11 +407,15 @@ const GgufTensor& GgufFile::tensor(std::string_view name, std::span<const std::u
     return *found;
 }
 
+void GgufFile::check_readable(const GgufTensor& tensor) {
+    if (tensor.type->dequantize != nullptr) return;
+    throw GgufError("tensor " + quoted(tensor.name) + " has type " + tensor.type->name +
+                    ", which this engine cannot read; it reads " + joined(readable_type_names()) +
+                    ". Take the model in one of these, or its F16 file and 'quarry quantize'");
+}
+
 void GgufFile::read_row(const GgufTensor& tensor, std::uint64_t index, float* out) {
-    if (tensor.type->dequantize == nullptr) {
-        throw GgufError("tensor " + quoted(tensor.name) + " has type " + tensor.type->name +
-                        ", which this engine cannot read; it reads " + joined(readable_type_names()));
-    }
+    check_readable(tensor);
     const std::size_t row_bytes = tensor.width() / tensor.type->block_weights * tensor.type->block_bytes;
     tensor.type->dequantize(tensor.bytes.data() + index * row_bytes, tensor.width(), out);
 }

@@ -109,6 +109,8 @@ class GgufFile {
     // Throws: GgufError when absent or when its shape (fastest first, trailing ones ignored) differs.
     const GgufTensor& tensor(std::string_view name, std::span<const std::uint64_t> shape) const;
 
+    // Throws: GgufError where the values of the tensor cannot be read; it says which types can.
+    static void check_readable(const GgufTensor& tensor);
     // Row `index` of a tensor, dequantised, [width].
     static void read_row(const GgufTensor& tensor, std::uint64_t index, float* out);
 

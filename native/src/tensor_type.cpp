@@ -12,18 +12,18 @@ constexpr TensorType sized(std::uint32_t id, const char* name, std::size_t weigh
 }
 
 constexpr std::array kUnreadable = {
-    sized(9, "Q8_1", 32, 36),      sized(10, "Q2_K", 256, 84),    sized(11, "Q3_K", 256, 110),
-    sized(15, "Q8_K", 256, 292),   sized(16, "IQ2_XXS", 256, 66), sized(17, "IQ2_XS", 256, 74),
-    sized(18, "IQ3_XXS", 256, 98), sized(19, "IQ1_S", 256, 50),   sized(20, "IQ4_NL", 32, 18),
-    sized(21, "IQ3_S", 256, 110),  sized(22, "IQ2_S", 256, 82),   sized(23, "IQ4_XS", 256, 136),
-    sized(24, "I8", 1, 1),         sized(25, "I16", 1, 2),        sized(26, "I32", 1, 4),
-    sized(27, "I64", 1, 8),        sized(28, "F64", 1, 8),        sized(29, "IQ1_M", 256, 56),
-    sized(34, "TQ1_0", 256, 54),   sized(35, "TQ2_0", 256, 66),   sized(39, "MXFP4", 32, 17),
+    sized(9, "Q8_1", 32, 36),     sized(15, "Q8_K", 256, 292),   sized(16, "IQ2_XXS", 256, 66),
+    sized(17, "IQ2_XS", 256, 74), sized(18, "IQ3_XXS", 256, 98), sized(19, "IQ1_S", 256, 50),
+    sized(21, "IQ3_S", 256, 110), sized(22, "IQ2_S", 256, 82),   sized(24, "I8", 1, 1),
+    sized(25, "I16", 1, 2),       sized(26, "I32", 1, 4),        sized(27, "I64", 1, 8),
+    sized(28, "F64", 1, 8),       sized(29, "IQ1_M", 256, 56),   sized(34, "TQ1_0", 256, 54),
+    sized(35, "TQ2_0", 256, 66),  sized(39, "MXFP4", 32, 17),
 };
 
 constexpr std::array kReadable = {
-    &types::f32,  &types::f16,  &types::bf16, &types::q8_0, &types::q4_0, &types::q4_1,
-    &types::q5_0, &types::q5_1, &types::q4_k, &types::q5_k, &types::q6_k,
+    &types::f32,  &types::f16,  &types::bf16, &types::q8_0,   &types::q4_0,
+    &types::q4_1, &types::q5_0, &types::q5_1, &types::q2_k,   &types::q3_k,
+    &types::q4_k, &types::q5_k, &types::q6_k, &types::iq4_nl, &types::iq4_xs,
 };
 
 }  // namespace
@@ -43,6 +43,7 @@ std::size_t tile_bytes(Layout layout, std::size_t width) {
         case Layout::q8:
             return groups * (kHalves + 8 * kBits);
         case Layout::q4:
+        case Layout::t4:
             return groups * (kHalves + 4 * kBits);
         case Layout::q4_min:
             return groups * (2 * kHalves + 4 * kBits);
@@ -56,6 +57,12 @@ std::size_t tile_bytes(Layout layout, std::size_t width) {
             return blocks * (2 * kHalves + kFactors + kNestedGroups * 5 * kBits);
         case Layout::q6_nested:
             return blocks * (kHalves + kFactors + kNestedGroups * 6 * kBits);
+        case Layout::q2_nested:
+            return blocks * (2 * kHalves + kFactors + kNestedGroups * 2 * kBits);
+        case Layout::q3_nested:
+            return blocks * (kHalves + kFactors + kNestedGroups * 3 * kBits);
+        case Layout::t4_nested:
+            return blocks * (kHalves + kFactors / 2 + kNestedGroups * 4 * kBits);
     }
     return 0;
 }

@@ -18,8 +18,7 @@ namespace {
 class Mutator {
   public:
     explicit Mutator(std::uint64_t seed) : random_(seed) {
-        for (const TensorType* type :
-             {&types::f32, &types::f16, &types::bf16, &types::q8_0, &types::q4_0, &types::q4_1}) {
+        for (const TensorType* type : matrix_types()) {
             for (const Draft& draft : {tiny_llama(*type), tiny_bert(*type)}) {
                 originals_.push_back({draft.bytes(), draft.header().size()});
             }

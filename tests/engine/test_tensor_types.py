@@ -1,5 +1,6 @@
 """Every tensor type that the kernels multiply by, against the `gguf` package reading the same bytes."""
 
+import re
 from pathlib import Path
 
 import gguf
@@ -11,18 +12,37 @@ from numpy.typing import NDArray
 from engine import _native
 
 WIDTH, FEED_FORWARD, N_TOKENS = 256, 512, 64
-QUANTIZED = ["Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K", "Q5_K", "Q6_K"]
+QUANTIZED = [
+    *("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"),
+    *("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"),
+]
 
 # Where a block of the type keeps f16 scales: random bytes are a valid block but for these.
 SCALES = {
+    "IQ2_XS": [0],
     "Q8_0": [0],
     "Q4_0": [0],
     "Q4_1": [0, 2],
     "Q5_0": [0],
     "Q5_1": [0, 2],
+    "Q2_K": [80, 82],
+    "Q3_K": [108],
     "Q4_K": [0, 2],
     "Q5_K": [0, 2],
     "Q6_K": [208],
+    "IQ4_NL": [0],
+    "IQ4_XS": [0],
+}
+# How far the integers reach that multiply a block's scale.
+SPREADS = {
+    "Q8_0": 128,
+    "Q2_K": 15 * 3,
+    "Q3_K": 32 * 4,
+    "Q4_K": 63 * 15,
+    "Q5_K": 63 * 31,
+    "Q6_K": 128 * 32,
+    "IQ4_NL": 127,
+    "IQ4_XS": 32 * 127,
 }
 
 
@@ -30,7 +50,7 @@ def random_blocks(type_name: str, n_rows: int, width: int, rng: np.random.Genera
     """Return rows of random blocks, [n_rows, bytes of a row], with scales that keep the weights near 1."""
     block_weights, block_bytes = gguf.GGML_QUANT_SIZES[Type[type_name]]
     blocks = rng.integers(0, 256, (n_rows, width // block_weights, block_bytes), np.uint8)
-    spread = {"Q8_0": 128, "Q4_K": 63 * 15, "Q5_K": 63 * 31, "Q6_K": 128 * 32}.get(type_name, 16)
+    spread = SPREADS.get(type_name, 16)
     for at in SCALES[type_name]:
         scales = rng.uniform(0.1, 1, blocks.shape[:2]) / spread / np.sqrt(width)
         blocks[..., at : at + 2] = scales.astype(np.float16).view(np.uint8).reshape(*blocks.shape[:2], 2)
@@ -103,3 +123,13 @@ def test_logits_follow_the_dequantized_weights(type_name: str, instruction_set: 
 
 def test_all_readable_types_are_tested() -> None:
     assert set(_native.type_names) == {"F32", "F16", "BF16", *QUANTIZED}
+
+
+def test_an_unreadable_type_is_named_with_the_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_model(path, "IQ2_XS")
+    with pytest.raises(_native.GgufError) as caught:
+        _native.Decoder(_native.GgufFile(str(path)), _native.ThreadPool(1), cache_tokens=64)
+    assert re.search(
+        r"tensor 'token_embd.weight' has type IQ2_XS.*IQ4_XS.*quarry quantize", str(caught.value)
+    )

@@ -119,17 +119,18 @@ template <std::size_t kQuad>
     return line.template shifted_right<kQuad / 4 * 4>() & 0x0f0f0f0fu;
 }
 
-// The fifth bits: bit 8b + q of a row's word belongs to byte b of quad q.
-template <std::size_t kQuad>
-inline Line fifth_bits(const std::byte* plane, std::size_t lane) {
-    return Line::load(plane + lane * 4).template shifted_right<static_cast<int>(kQuad) - 4>() & 0x10101010u;
+// One bit of each weight, to bit kTo: bit 8b + q of a row's word belongs to byte b of quad q.
+template <std::size_t kQuad, int kTo>
+inline Line single_bits(const std::byte* plane, std::size_t lane) {
+    return Line::load(plane + lane * 4).template shifted_right<static_cast<int>(kQuad) - kTo>() &
+           (0x01010101u << kTo);
 }
 
-// The fifth and sixth bits: two words a row, of four quads each, with bits 8b + 2q and up.
-template <std::size_t kQuad>
-inline Line upper_pairs(const std::byte* planes, std::size_t lane) {
+// Two bits of each weight, to bit kTo and up: two words a row, of four quads each, with bits 8b + 2q and up.
+template <std::size_t kQuad, int kTo>
+inline Line bit_pairs(const std::byte* planes, std::size_t lane) {
     const Line plane = Line::load(planes + kQuad / 4 * kLineBytes + lane * 4);
-    return plane.template shifted_right<static_cast<int>(kQuad % 4 * 2) - 4>() & 0x30303030u;
+    return plane.template shifted_right<static_cast<int>(kQuad % 4 * 2) - kTo>() & (0x03030303u << kTo);
 }
 
 inline const std::uint16_t* halves_at(const std::byte* p, std::size_t lane) {
@@ -173,6 +174,68 @@ struct HalfScales {
     Floats scale(std::size_t half) const { return scales * Floats::load_s8(factors + half * kTileRows); }
 };
 
+// The same with minima; the nibbles of a byte multiply scale and minimum.
+struct HalfScalesAndMinima {
+    static constexpr std::size_t kBytes = 2 * kHalvesBytes + 16 * kTileRows;
+    Floats scales, minima;
+    const std::uint8_t* factors;
+    HalfScalesAndMinima(const std::byte* block, std::size_t lane)
+        : scales(Floats::load_f16(halves_at(block, lane))),
+          minima(Floats::zero() - Floats::load_f16(halves_at(block + kHalvesBytes, lane))),
+          factors(reinterpret_cast<const std::uint8_t*>(block + 2 * kHalvesBytes) + lane) {}
+    Floats scale(std::size_t half) const {
+        return scales * Floats::load_low_nibbles(factors + half * kTileRows);
+    }
+    Floats minimum(std::size_t half) const {
+        return minima * Floats::load_high_nibbles(factors + half * kTileRows);
+    }
+};
+
+// Blocks of eight groups with a signed byte each that multiplies the block's scale.
+struct SignedScales {
+    static constexpr std::size_t kBytes = kHalvesBytes + 8 * kTileRows;
+    Floats scales;
+    const std::int8_t* factors;
+    SignedScales(const std::byte* block, std::size_t lane)
+        : scales(Floats::load_f16(halves_at(block, lane))),
+          factors(reinterpret_cast<const std::int8_t*>(block + kHalvesBytes) + lane) {}
+    Floats scale(std::size_t group) const { return scales * Floats::load_s8(factors + group * kTileRows); }
+};
+
+struct TwoBits {
+    static constexpr std::size_t kBytes = 2 * kLineBytes;
+    template <std::size_t kQuad>
+    static Line quad(const std::byte* group, std::size_t lane) {
+        return bit_pairs<kQuad, 0>(group, lane);
+    }
+};
+
+struct ThreeBits {
+    static constexpr std::size_t kBytes = 3 * kLineBytes;
+    template <std::size_t kQuad>
+    static Line quad(const std::byte* group, std::size_t lane) {
+        return bit_pairs<kQuad, 0>(group, lane) | single_bits<kQuad, 2>(group + 2 * kLineBytes, lane);
+    }
+};
+
+// kCodebook with offset 128.
+struct Codebook {
+    std::uint8_t v[16] = {};
+    constexpr Codebook() {
+        for (std::size_t i = 0; i < 16; ++i) v[i] = static_cast<std::uint8_t>(kCodebook[i] + 128);
+    }
+};
+
+// Four bits that are places in the codebook.
+struct CodebookBits {
+    static constexpr std::size_t kBytes = 4 * kLineBytes;
+    static constexpr Codebook kValues{};
+    template <std::size_t kQuad>
+    static Line quad(const std::byte* group, std::size_t lane) {
+        return look_up(nibbles<kQuad>(group, lane), kValues.v);
+    }
+};
+
 struct EightBits {
     static constexpr std::size_t kBytes = 8 * kLineBytes;
     template <std::size_t kQuad>
@@ -193,7 +256,7 @@ struct FiveBits {
     static constexpr std::size_t kBytes = 5 * kLineBytes;
     template <std::size_t kQuad>
     static Line quad(const std::byte* group, std::size_t lane) {
-        return nibbles<kQuad>(group, lane) | fifth_bits<kQuad>(group + 4 * kLineBytes, lane);
+        return nibbles<kQuad>(group, lane) | single_bits<kQuad, 4>(group + 4 * kLineBytes, lane);
     }
 };
 
@@ -201,7 +264,7 @@ struct SixBits {
     static constexpr std::size_t kBytes = 6 * kLineBytes;
     template <std::size_t kQuad>
     static Line quad(const std::byte* group, std::size_t lane) {
-        return nibbles<kQuad>(group, lane) | upper_pairs<kQuad>(group + 4 * kLineBytes, lane);
+        return nibbles<kQuad>(group, lane) | bit_pairs<kQuad, 4>(group + 4 * kLineBytes, lane);
     }
 };
 
@@ -263,7 +326,7 @@ struct Quantized {
 };
 
 // As Quantized, with a scale for each half of a group.
-template <class Bits, class Scales, std::size_t kGroups, int kOffset>
+template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum>
 struct QuantizedHalves {
     static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
 
@@ -278,8 +341,8 @@ struct QuantizedHalves {
                 const Scales scales(block, lane);
                 for (std::size_t j = 0; j < kGroups; ++j) {
                     const std::byte* group = block + Scales::kBytes + j * Bits::kBytes;
-                    add_half<0, N>(total, group, lane, x, g + j, scales.scale(2 * j));
-                    add_half<1, N>(total, group, lane, x, g + j, scales.scale(2 * j + 1));
+                    add_half<0, N>(total, group, lane, x, g + j, scales, 2 * j);
+                    add_half<1, N>(total, group, lane, x, g + j, scales, 2 * j + 1);
                 }
             }
             store_tile<N>(total, lane, y);
@@ -288,12 +351,21 @@ struct QuantizedHalves {
 
     template <std::size_t kHalf, std::size_t N>
     [[gnu::always_inline]] static void add_half(Floats* total, const std::byte* group, std::size_t lane,
-                                                const Chunk& x, std::size_t index, Floats scale) {
+                                                const Chunk& x, std::size_t index, const Scales& scales,
+                                                std::size_t half) {
         Ints sum[N];
 #pragma GCC unroll 12
         for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.half_sums[(2 * index + kHalf) * N + t]);
         dot_quads<kOffset, Bits, 4 * kHalf, 4 * kHalf + 4, N>(sum, group, lane, x.bytes + index * kGroup * N);
-        add_scaled<N>(total, sum, scale, x.scales + index * N);
+        add_scaled<N>(total, sum, scales.scale(half), x.scales + index * N);
+        if constexpr (kWithMinimum) {
+            const Floats minimum = scales.minimum(half);
+#pragma GCC unroll 12
+            for (std::size_t t = 0; t < N; ++t) {
+                const auto x_sum = static_cast<float>(x.half_sums[(2 * index + kHalf) * N + t]);
+                total[t] = multiply_add(minimum, Floats::all(x.scales[index * N + t] * x_sum), total[t]);
+            }
+        }
     }
 };
 
@@ -587,7 +659,11 @@ const Kernels kernels = {
         Matmul<Quantized<FiveBits, PlainScales<true>, 1, 0, true>>::run,
         Matmul<Quantized<FourBits, NestedScales, 8, 0, true>>::run,
         Matmul<Quantized<FiveBits, NestedScales, 8, 0, true>>::run,
-        Matmul<QuantizedHalves<SixBits, HalfScales, 8, 32>>::run,
+        Matmul<QuantizedHalves<SixBits, HalfScales, 8, 32, false>>::run,
+        Matmul<QuantizedHalves<TwoBits, HalfScalesAndMinima, 8, 0, true>>::run,
+        Matmul<QuantizedHalves<ThreeBits, HalfScales, 8, 4, false>>::run,
+        Matmul<Quantized<CodebookBits, PlainScales<false>, 1, 128, false>>::run,
+        Matmul<Quantized<CodebookBits, SignedScales, 8, 128, false>>::run,
     },
     rms_norm,
     layer_norm,

@@ -28,6 +28,14 @@ struct Floats {
         return {
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
     }
+    static Floats load_low_nibbles(const std::uint8_t* p) {
+        const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+        return {_mm256_cvtepi32_ps(_mm256_and_si256(bytes, _mm256_set1_epi32(15)))};
+    }
+    static Floats load_high_nibbles(const std::uint8_t* p) {
+        const __m256i bytes = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+        return {_mm256_cvtepi32_ps(_mm256_srli_epi32(bytes, 4))};
+    }
     static Floats load_s8(const std::int8_t* p) {
         return {
             _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))))};
@@ -99,6 +107,12 @@ inline Line operator&(Line a, std::uint32_t mask) {
 }
 inline Line operator|(Line a, Line b) {
     return {_mm256_or_si256(a.v, b.v)};
+}
+
+// Each byte, below 16, to what it names in the table.
+inline Line look_up(Line places, const std::uint8_t* table) {
+    const __m128i values = _mm_loadu_si128(reinterpret_cast<const __m128i*>(table));
+    return {_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(values), places.v)};
 }
 
 // Four weights of each row, as dot() takes them.

@@ -43,6 +43,12 @@ struct Floats {
     static Floats load_s8(const std::int8_t* p) {
         return make([&](std::size_t i) { return static_cast<float>(p[i]); });
     }
+    static Floats load_low_nibbles(const std::uint8_t* p) {
+        return make([&](std::size_t i) { return static_cast<float>(p[i] & 15); });
+    }
+    static Floats load_high_nibbles(const std::uint8_t* p) {
+        return make([&](std::size_t i) { return static_cast<float>(p[i] >> 4); });
+    }
     void store(float* p) const { std::memcpy(p, v, sizeof v); }
     void store_f16(std::uint16_t* p) const {
         for (std::size_t i = 0; i < kLanes; ++i) p[i] = f32_to_f16(v[i]);
@@ -120,6 +126,17 @@ inline Line operator&(Line a, std::uint32_t mask) {
 }
 inline Line operator|(Line a, Line b) {
     return Line::make([&](std::size_t i) { return a.v[i] | b.v[i]; });
+}
+
+// Each byte, below 16, to what it names in the table.
+inline Line look_up(Line places, const std::uint8_t* table) {
+    return Line::make([&](std::size_t i) {
+        std::uint32_t word = 0;
+        for (unsigned at = 0; at < 32; at += 8) {
+            word |= std::uint32_t{table[places.v[i] >> at & 15u]} << at;
+        }
+        return word;
+    });
 }
 
 // Four weights of each row, as dot() takes them: as floats, whose products compilers turn into vector code.

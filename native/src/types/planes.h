@@ -6,6 +6,7 @@
 namespace quarry::types {
 
 constexpr std::size_t kLine = kTileRows * sizeof(std::uint32_t);
+constexpr std::size_t kHalves = kTileRows * sizeof(std::uint16_t);
 
 inline void store_word(std::byte* group, std::size_t line, std::size_t row, std::uint32_t word) {
     std::memcpy(group + line * kLine + row * sizeof word, &word, sizeof word);
@@ -22,22 +23,27 @@ inline std::uint32_t spread(std::uint32_t bits) {
     return (bits & 1u) | (bits & 2u) << 7 | (bits & 4u) << 14 | (bits & 8u) << 21;
 }
 
-// bit(i): the fifth bit of weights 4i..4i+3, as 0 or 1 in each byte.
+// bit(i): one bit of weights 4i..4i+3, as 0 or 1 in each byte.
 template <class Bit>
-void store_fifth_bits(std::byte* group, std::size_t row, Bit bit) {
+void store_bits(std::byte* group, std::size_t line, std::size_t row, Bit bit) {
     std::uint32_t word = 0;
     for (std::size_t i = 0; i < 8; ++i) word |= bit(i) << i;
-    store_word(group, 4, row, word);
+    store_word(group, line, row, word);
 }
 
-// pair(i): the fifth and sixth bits of weights 4i..4i+3, as 0 to 3 in each byte.
+// pair(i): two bits of weights 4i..4i+3, as 0 to 3 in each byte.
 template <class Pair>
-void store_pairs(std::byte* group, std::size_t row, Pair pair) {
+void store_pairs(std::byte* group, std::size_t line, std::size_t row, Pair pair) {
     for (std::size_t half = 0; half < 2; ++half) {
         std::uint32_t word = 0;
         for (std::size_t i = 0; i < 4; ++i) word |= pair(4 * half + i) << 2 * i;
-        store_word(group, 4 + half, row, word);
+        store_word(group, line + half, row, word);
     }
+}
+
+// Nibbles of 16 bytes, byte j with weights j and 16 + j, lie as the tile has them.
+inline void store_split_nibbles(std::byte* group, std::size_t row, const std::byte* nibbles) {
+    for (std::size_t i = 0; i < 4; ++i) store_word(group, i, row, load<std::uint32_t>(nibbles + 4 * i));
 }
 
 // Calls each(block of the row, row, block of the tile) for all blocks of all rows; the tile is zeroed first.

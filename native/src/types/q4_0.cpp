@@ -1,6 +1,6 @@
 // 18 bytes: scale f16, 16 bytes; byte j holds weight j in its low and weight 16 + j in its high nibble,
 // offset 8.
-#include "blocks.h"
+#include "planes.h"
 
 namespace quarry::types {
 
@@ -16,12 +16,11 @@ static void dequantize(const std::byte* row, std::size_t width, float* out) {
 }
 
 static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
-    pack_words<18, 2, 4>(
-        rows, width, tile, 32,
-        [](const std::byte* block, std::size_t lane, std::uint16_t* scales) {
-            scales[lane] = load<std::uint16_t>(block);
-        },
-        [](std::uint32_t word) { return word; });
+    pack_blocks(rows, width / kGroup, 18, tile, tile_bytes(Layout::q4, kGroup),
+                [](const std::byte* block, std::size_t row, std::byte* out) {
+                    store_half(out, 0, row, load<std::uint16_t>(block));
+                    store_split_nibbles(out + kHalves, row, block + 2);
+                });
 }
 
 const TensorType q4_0{2, "Q4_0", kGroup, 18, Layout::q4, dequantize, pack};

@@ -1,5 +1,5 @@
 // 20 bytes: scale f16, min f16, 16 bytes as in Q4_0 without the offset.
-#include "blocks.h"
+#include "planes.h"
 
 namespace quarry::types {
 
@@ -16,13 +16,12 @@ static void dequantize(const std::byte* row, std::size_t width, float* out) {
 }
 
 static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
-    pack_words<20, 4, 4>(
-        rows, width, tile, 64,
-        [](const std::byte* block, std::size_t lane, std::uint16_t* scales) {
-            scales[lane] = load<std::uint16_t>(block);
-            scales[kTileRows + lane] = load<std::uint16_t>(block + 2);
-        },
-        [](std::uint32_t word) { return word; });
+    pack_blocks(rows, width / kGroup, 20, tile, tile_bytes(Layout::q4_min, kGroup),
+                [](const std::byte* block, std::size_t row, std::byte* out) {
+                    store_half(out, 0, row, load<std::uint16_t>(block));
+                    store_half(out, 1, row, load<std::uint16_t>(block + 2));
+                    store_split_nibbles(out + 2 * kHalves, row, block + 4);
+                });
 }
 
 const TensorType q4_1{3, "Q4_1", kGroup, 20, Layout::q4_min, dequantize, pack};

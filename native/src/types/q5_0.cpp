@@ -21,12 +21,10 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
     pack_blocks(rows, width / kGroup, 22, tile, tile_bytes(Layout::q5, kGroup),
                 [](const std::byte* block, std::size_t row, std::byte* out) {
                     store_half(out, 0, row, load<std::uint16_t>(block));
-                    std::byte* group = out + kTileRows * sizeof(std::uint16_t);
+                    std::byte* group = out + kHalves;
                     const auto bits = load<std::uint32_t>(block + 2);
-                    store_nibbles(group, row, [&](std::size_t i) {
-                        return load<std::uint32_t>(block + 6 + i % 4 * 4) >> i / 4 * 4 & 0x0f0f0f0fu;
-                    });
-                    store_fifth_bits(group, row, [&](std::size_t i) { return spread(bits >> 4 * i); });
+                    store_split_nibbles(group, row, block + 6);
+                    store_bits(group, 4, row, [&](std::size_t i) { return spread(bits >> 4 * i); });
                 });
 }
 

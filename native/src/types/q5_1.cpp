@@ -21,12 +21,10 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 [](const std::byte* block, std::size_t row, std::byte* out) {
                     store_half(out, 0, row, load<std::uint16_t>(block));
                     store_half(out, 1, row, load<std::uint16_t>(block + 2));
-                    std::byte* group = out + 2 * kTileRows * sizeof(std::uint16_t);
+                    std::byte* group = out + 2 * kHalves;
                     const auto bits = load<std::uint32_t>(block + 4);
-                    store_nibbles(group, row, [&](std::size_t i) {
-                        return load<std::uint32_t>(block + 8 + i % 4 * 4) >> i / 4 * 4 & 0x0f0f0f0fu;
-                    });
-                    store_fifth_bits(group, row, [&](std::size_t i) { return spread(bits >> 4 * i); });
+                    store_split_nibbles(group, row, block + 8);
+                    store_bits(group, 4, row, [&](std::size_t i) { return spread(bits >> 4 * i); });
                 });
 }
 

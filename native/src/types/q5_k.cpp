@@ -21,7 +21,7 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                     store_nibbles(group, row, [&](std::size_t i) {
                         return load<std::uint32_t>(run + 4 * i) >> g % 2 * 4 & 0x0f0f0f0fu;
                     });
-                    store_fifth_bits(group, row, [&](std::size_t i) {
+                    store_bits(group, 4, row, [&](std::size_t i) {
                         return load<std::uint32_t>(block + kNestedHeader + 4 * i) >> g & 0x01010101u;
                     });
                 });

@@ -32,7 +32,7 @@ static void dequantize(const std::byte* row, std::size_t width, float* out) {
 }
 
 static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
-    constexpr std::size_t kIntegers = kTileRows * sizeof(std::uint16_t) + 2 * kNestedGroups * kTileRows;
+    constexpr std::size_t kIntegers = kHalves + 2 * kNestedGroups * kTileRows;
     const std::size_t tile_block_bytes = tile_bytes(Layout::q6_nested, kWeights);
     pack_blocks(
         rows, width / kWeights, 210, tile, tile_block_bytes,
@@ -46,7 +46,7 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 store_nibbles(group, row, [&](std::size_t i) {
                     return load<std::uint32_t>(nibbles_of(block, g) + 4 * i) >> g % 4 / 2 * 4 & 0x0f0f0f0fu;
                 });
-                store_pairs(group, row, [&](std::size_t i) {
+                store_pairs(group, 4, row, [&](std::size_t i) {
                     return load<std::uint32_t>(pairs_of(block, g) + 4 * i) >> g % 4 * 2 & 0x03030303u;
                 });
             }

@@ -1,5 +1,5 @@
 // 34 bytes: scale f16, 32 signed bytes.
-#include "blocks.h"
+#include "planes.h"
 
 namespace quarry::types {
 
@@ -11,12 +11,14 @@ static void dequantize(const std::byte* row, std::size_t width, float* out) {
 }
 
 static void pack(const std::byte* const* rows, std::size_t width, std::byte* tile) {
-    pack_words<34, 2, 8>(
-        rows, width, tile, 32,
-        [](const std::byte* block, std::size_t lane, std::uint16_t* scales) {
-            scales[lane] = load<std::uint16_t>(block);
-        },
-        [](std::uint32_t word) { return word ^ 0x80808080u; });  // signed to offset 128
+    pack_blocks(rows, width / kGroup, 34, tile, tile_bytes(Layout::q8, kGroup),
+                [](const std::byte* block, std::size_t row, std::byte* out) {
+                    store_half(out, 0, row, load<std::uint16_t>(block));
+                    for (std::size_t i = 0; i < 8; ++i) {  // signed to offset 128
+                        store_word(out + kHalves, i, row,
+                                   load<std::uint32_t>(block + 2 + 4 * i) ^ 0x80808080u);
+                    }
+                });
 }
 
 const TensorType q8_0{8, "Q8_0", kGroup, 34, Layout::q8, dequantize, pack};
