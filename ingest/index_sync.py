@@ -21,7 +21,8 @@ import structlog
 
 from ingest.dense_index import DenseIndex
 from ingest.errors import IndexDamaged, LibraryClosed
-from ingest.lexical_index import WORDS_VERSION, LexicalIndex
+from ingest.lexical_index import LexicalIndex
+from ingest.words import WORDS_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
-import unicodedata
+import math
 from typing import TYPE_CHECKING
 
 from ingest.errors import IndexDamaged
-from ingest.simplified import simplified
 from ingest.values import Hit
+from ingest.words import query_words, words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -18,11 +17,13 @@ if TYPE_CHECKING:
     import tantivy
 
 # A query is a question, not a document; more words than this only cost time.
-MAX_QUERY_TERMS = 64
-# tantivy refuses longer terms; base64 and the like carry no words anyway.
-MAX_TERM_BYTES = 1024
-# Counted up whenever segment() gives other words: indexes of the old ones are rebuilt.
-WORDS_VERSION = "2"
+MAX_QUERY_TERMS = 128
+# A word that stands in more than this share of the chunks tells them apart too little to be worth its time.
+_COMMON_SHARE = 0.3
+# An identifier or a number that a question names says more than its rarity does.
+_IDENTIFIER_BOOST = 1.5
+# BM25 as tantivy has it: a term's score tends to idf * (k1 + 1).
+_K1 = 1.2
 _WRITER_BYTES = 32 * 1024 * 1024
 
 
@@ -35,26 +36,6 @@ def _damage() -> Iterator[None]:
         raise
     except BaseException as error:
         raise IndexDamaged(f"tantivy: {type(error).__name__}: {error}") from error
-
-
-def segment(text: str) -> list[str]:
-    """Cut text into lower-case words, Chinese ones too; NFKC first, so that Ａ finds A and １ finds 1.
-
-    Traditional characters become simplified ones, so that 軟體 and 软体 find each other.
-
-    Words without any letter or digit are dropped.
-    """
-    import rjieba
-
-    # A query may hold half a surrogate pair, which no index can.
-    valid = text.encode("utf-8", "ignore").decode()
-    normalized = unicodedata.normalize("NFKC", valid).casefold().translate(simplified())
-    return [
-        piece
-        for word in rjieba.cut_for_search(normalized)
-        for piece in word.split()
-        if any(character.isalnum() for character in piece) and len(piece.encode()) <= MAX_TERM_BYTES
-    ]
 
 
 class LexicalIndex:
@@ -82,7 +63,7 @@ class LexicalIndex:
         )
         with _damage():
             index = tantivy.Index(schema, path=str(folder))
-            # Words are cut by spaces, because segment() put them there; English ones lose their endings,
+            # Words are cut by spaces, because words() is joined by them; English ones lose their endings,
             # and those that stand in every text are left out. Chinese passes through unchanged.
             analyzer = (
                 tantivy.TextAnalyzerBuilder(tantivy.Tokenizer.whitespace())
@@ -116,7 +97,7 @@ class LexicalIndex:
                 document = tantivy.Document()
                 document.add_unsigned("chunk_id", chunk_id)
                 document.add_unsigned("collection_id", collection_id)
-                document.add_text("words", " ".join(segment(text)))
+                document.add_text("words", " ".join(words(text)))
                 writer.add_document(document)
 
     def delete(self, ids: Sequence[int]) -> None:
@@ -137,26 +118,56 @@ class LexicalIndex:
                 self._index.reload()
 
     def search(self, query: str, *, limit: int, collection_ids: Sequence[int] | None) -> list[Hit]:
-        """Return the best chunks by BM25; any text is a valid query, none of it is syntax."""
+        """Return the best chunks by BM25; any text is a valid query, none of it is syntax.
+
+        score: the share of what the query's words could give at most, 0 to 1: it compares between queries.
+        """
         from tantivy import Occur, Query
 
-        words_of_query = self._analyzer.analyze(" ".join(segment(query)))
-        terms = list(itertools.islice(dict.fromkeys(words_of_query), MAX_QUERY_TERMS))
-        if not terms or limit < 1 or (collection_ids is not None and not collection_ids):
+        if limit < 1 or (collection_ids is not None and not collection_ids):
             return []
         with _damage():
-            words = Query.boolean_query(
-                [(Occur.Should, Query.term_query(self._schema, "words", term, "freq")) for term in terms]
-            )
+            searcher = self._index.searcher()
+            weights = self._weights(searcher, query)
+            if not weights:
+                return []
+            clauses = []
+            for term, (_, boost) in weights.items():
+                clause = Query.term_query(self._schema, "words", term, "freq")
+                clauses.append((Occur.Should, clause if boost == 1.0 else Query.boost_query(clause, boost)))
+            asked = Query.boolean_query(clauses)
             if collection_ids is not None:
                 allowed = Query.term_set_query(self._schema, "collection_id", list(collection_ids))
-                words = Query.boolean_query(
-                    [(Occur.Must, words), (Occur.Must, Query.const_score_query(allowed, 0.0))]
+                asked = Query.boolean_query(
+                    [(Occur.Must, asked), (Occur.Must, Query.const_score_query(allowed, 0.0))]
                 )
-            searcher = self._index.searcher()
-            found = searcher.search(words, limit=limit, count=False).hits
+            found = searcher.search(asked, limit=limit, count=False).hits
             ids = searcher.fast_field_values("chunk_id", [address for _, address in found])
-        return [Hit(int(i), float(score)) for i, (score, _) in zip(ids, found, strict=True) if i is not None]
+        most = sum(idf * boost for idf, boost in weights.values()) * (_K1 + 1)
+        return [
+            Hit(int(i), min(1.0, float(score) / most))
+            for i, (score, _) in zip(ids, found, strict=True)
+            if i is not None
+        ]
+
+    def _weights(self, searcher: tantivy.Searcher, query: str) -> dict[str, tuple[float, float]]:
+        """Give the query's terms with their inverse document frequency and boost.
+
+        Terms that no chunk has count too: a chunk that lacks them answers less of the question.
+        """
+        terms = dict.fromkeys(self._analyzer.analyze(" ".join(query_words(query))))
+        n_chunks = searcher.num_docs
+        counts = {term: searcher.doc_freq("words", term) for term in list(terms)[:MAX_QUERY_TERMS]}
+        rare = {term: n for term, n in counts.items() if n <= n_chunks * _COMMON_SHARE}
+        if not any(rare.values()):
+            rare = counts
+        return {
+            term: (
+                math.log1p((n_chunks - min(n, n_chunks) + 0.5) / (n + 0.5)),
+                _IDENTIFIER_BOOST if any(character.isdigit() for character in term) else 1.0,
+            )
+            for term, n in rare.items()
+        }
 
     def contains(self, chunk_id: int) -> bool:
         """Tell whether a chunk is in the index."""

@@ -186,8 +186,15 @@ class Library:
         return index.search_dense(vector, limit=limit, collections=collections)
 
     def search_lexical(self, query: str, *, limit: int, collections: frozenset[str] | None) -> list[Hit]:
-        """Return the best chunks by BM25; any text is a valid query."""
+        """Return the best chunks by BM25; any text is a valid query. score: see LexicalIndex.search."""
         return self._ready_index().search_lexical(query, limit=limit, collections=collections)
+
+    def cosines(self, vector: NDArray[np.float32], ids: Sequence[int]) -> dict[int, float]:
+        """Return the cosine of chunks with a query vector [dimension], of those that have a vector."""
+        if self._embedder_changed or not ids:
+            return {}
+        known = self.record.feed.indexed_chunks(self._embedder_id, ids)
+        return {c.chunk_id: float(c.vector @ vector) for c in known if c.vector is not None}
 
     def chunks(self, ids: Sequence[int]) -> list[Chunk]:
         """Return chunks in the order of `ids`; those no longer visible are left out."""

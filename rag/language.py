@@ -2,21 +2,17 @@
 
 import re
 import unicodedata
-from pathlib import Path
 
 import rjieba
 
 from ingest.sentences import sentence_spans
+from ingest.words import stop_words
 
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 _WORD = re.compile(r"[^\W_]+(?:[-_./:@'’][^\W_]+)*")
 
-_STOP_WORDS = frozenset(
-    word
-    for name in ("en", "zh")
-    for word in (Path(__file__).parent / "stop_words" / f"{name}.txt").read_text("utf-8").split()
-)
+_STOP_WORDS = stop_words("en") | stop_words("zh")
 
 
 def is_chinese(text: str) -> bool:

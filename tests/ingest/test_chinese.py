@@ -9,11 +9,12 @@ import pytest
 
 from ingest.chunker import chunk
 from ingest.errors import PartitionError
-from ingest.lexical_index import LexicalIndex, segment
+from ingest.lexical_index import LexicalIndex
 from ingest.partition.articles import with_articles
 from ingest.partition.limits import Limits
 from ingest.partition.pdf import _closed_up, _is_garbled, read_pdf
 from ingest.values import Element
+from ingest.words import words
 from tests.ingest.hashing_embedder import HashingEmbedder
 from tests.ingest.test_partition import pdf
 
@@ -105,7 +106,7 @@ def test_pdf_whose_fonts_draw_unknown_characters_is_refused_with_the_reason() ->
 
 
 def test_traditional_and_simplified_find_each_other(tmp_path: Path) -> None:
-    assert segment("勞動合同與軟體") == segment("劳动合同与软体")
+    assert words("勞動合同與軟體") == words("劳动合同与软体")
     index = LexicalIndex.open(tmp_path)
     index.add([(1, 1, "員工請假規定"), (2, 1, "员工报销规定")])
     index.commit()

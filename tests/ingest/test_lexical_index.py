@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ingest.lexical_index import LexicalIndex, segment
+from ingest.lexical_index import LexicalIndex
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,5 +63,27 @@ def test_delete_and_replace(index: LexicalIndex) -> None:
     assert [h.chunk_id for h in index.search("planes bicycles", limit=5, collection_ids=None)] == [2]
 
 
-def test_segment_normalizes_width_and_case() -> None:
-    assert segment("ＡＢＣ１２３ Straße！") == ["abc123", "strasse"]
+def test_score_is_the_share_of_what_the_query_asks(index: LexicalIndex) -> None:
+    (whole,) = index.search("planes", limit=5, collection_ids=None)
+    (half,) = index.search("planes zeppelins", limit=5, collection_ids=None)
+    assert 0 < half.score < whole.score <= 1
+
+
+@pytest.mark.parametrize(
+    ("text", "query"),
+    [
+        pytest.param("第十五条 员工享有年假", "第15条规定了什么？", id="article"),
+        pytest.param("第 3 章 附则", "第三章", id="chapter"),
+        pytest.param("合同期限为三十天", "30天的合同", id="count"),
+        pytest.param("自二〇二四年起施行", "2024 年", id="year"),
+        pytest.param("fn getUserName() {}", "user name", id="humps"),
+        pytest.param("Rechnung INV-2024-0031", "inv-2024-0031", id="identifier"),
+        pytest.param("the supplier's address", "supplier", id="possessive"),
+    ],
+)
+def test_other_ways_to_write_it_are_found(tmp_path: Path, text: str, query: str) -> None:
+    index = LexicalIndex.open(tmp_path / "other")
+    index.add([(1, 1, text), (2, 1, "第九十九条 年份 1999 contract")])
+    index.commit()
+    assert [hit.chunk_id for hit in index.search(query, limit=1, collection_ids=None)] == [1]
+    index.close()

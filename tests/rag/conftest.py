@@ -197,8 +197,16 @@ class FakeLibrary:
 
     def search_lexical(self, query: str, *, limit: int, collections: frozenset[str] | None) -> list[Hit]:
         asked = set(terms(query))
-        hits = [Hit(c.id, float(len(asked & set(terms(c.text))))) for c in self._visible(collections)]
+        hits = [
+            Hit(c.id, len(asked & set(terms(c.text))) / max(len(asked), 1))
+            for c in self._visible(collections)
+        ]
         return sorted((hit for hit in hits if hit.score), key=lambda hit: -hit.score)[:limit]
+
+    def cosines(self, vector: NDArray[np.float32], ids: Sequence[int]) -> dict[int, float]:
+        chunks = self.chunks(ids)
+        vectors = self._embedder.embed([chunk.text for chunk in chunks], kind="document")
+        return {chunk.id: float(row @ vector) for chunk, row in zip(chunks, vectors, strict=True)}
 
     def chunks(self, ids: Sequence[int]) -> list[Chunk]:
         by_id = {chunk.id: chunk for chunk in self._chunks}

@@ -1,5 +1,6 @@
 """Fusion, the relevance floor, merging, and the words behind them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,15 +12,44 @@ from rag.language import coverage, is_chinese, sentences, terms
 from rag.models import slug
 from rag.prompt import pack
 from rag.query import read_conversation
-from rag.relevance import calibrate
+from rag.relevance import Nearness, calibrate
 from rag.retriever import Retriever, fuse
 from rag.token_ids import TokenTable, find_table
 
+KNOWN = Nearness(unrelated=0.1, related=0.5, floor=0.3, trust=1.0)
+"""An embedder whose cosines are 0.1 for texts that have nothing in common, and 0.5 for an answer."""
 
-def test_fusion_adds_reciprocal_ranks() -> None:
-    fused = fuse([[1, 2, 3], [3, 4]], k=60)
-    assert [chunk_id for chunk_id, _ in fused] == [3, 1, 2, 4]
-    assert dict(fused)[3] == pytest.approx(1 / 63 + 1 / 61)
+
+def test_fusion_adds_what_both_sides_say() -> None:
+    fused = fuse({1: 0.5, 2: 0.3}, {2: 0.8, 3: 0.4}, KNOWN)
+    assert [chunk_id for chunk_id, _ in fused] == [1, 2, 3]
+    assert dict(fused) == pytest.approx({1: 0.75, 2: 0.75 / 2 + 0.8 / 4, 3: 0.4 / 4})
+
+
+def test_embedder_that_does_not_know_the_language_is_not_asked() -> None:
+    unknown = replace(KNOWN, trust=0.0)
+    assert fuse({1: 0.9}, {2: 0.2}, unknown)[0] == (2, 0.2)
+    assert unknown.is_relevant(0.0, 0.2, held=lambda: 0.0)
+    assert unknown.is_relevant(0.0, 0.12, held=lambda: 0.5)
+    assert not unknown.is_relevant(0.9, 0.12, held=lambda: 0.2)
+
+
+@pytest.mark.parametrize(
+    ("cosine", "share", "relevant"),
+    [
+        pytest.param(0.35, 0.15, True, id="near"),
+        pytest.param(0.3, 0.1, False, id="at the floor without words"),
+        pytest.param(0.28, 0.45, True, id="almost near, with words"),
+        pytest.param(0.1, 0.45, False, id="words of something else"),
+        pytest.param(0.1, 0.6, True, id="an identifier"),
+    ],
+)
+def test_relevance_weighs_nearness_and_words(cosine: float, share: float, relevant: bool) -> None:
+    assert KNOWN.is_relevant(cosine, share, held=lambda: 0.0) is relevant
+
+
+def test_cosine_is_placed_between_unrelated_and_related() -> None:
+    assert [KNOWN.of(cosine) for cosine in (0.0, 0.1, 0.3, 0.5, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1.5])
 
 
 @pytest.fixture
@@ -72,10 +102,10 @@ def test_library_without_embedder_is_searched_by_words(library: Any) -> None:
 
 
 def test_floor_lies_between_unrelated_and_related(engine: Any) -> None:
-    floor = calibrate(engine.embedder)
+    english = calibrate(engine.embedder).english
     near, far = engine.embedder.embed(["battery lasts nine hours", "the bridge was built"], kind="document")
     (question,) = engine.embedder.embed(["how many hours does the battery last"], kind="query")
-    assert float(question @ far) < floor.english < float(question @ near)
+    assert float(question @ far) < english.floor < float(question @ near)
 
 
 @pytest.mark.parametrize(
