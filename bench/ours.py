@@ -55,9 +55,8 @@ def _read_prompt(model: native.Decoder, sequence: native.Sequence, ids: NDArray[
     """Feed a prompt in slices; return the next token."""
     for at in range(0, len(ids), SLICE_TOKENS):
         last = at + SLICE_TOKENS >= len(ids)
-        sampled = model.step([(sequence, ids[at : at + SLICE_TOKENS], last)])[0]
-    assert sampled is not None
-    return sampled.id
+        drawn = model.step([(sequence, ids[at : at + SLICE_TOKENS], int(last))])[0]
+    return drawn[0].id
 
 
 def prefill(models: Models, request: dict[str, Any]) -> float:
@@ -85,8 +84,8 @@ def decode(models: Models, request: dict[str, Any]) -> float:
     ]
     start = perf_counter()
     for _ in range(n_tokens):
-        rows = [(s, np.array([token], np.int32), True) for s, token in zip(sequences, last, strict=True)]
-        last = [sampled.id for sampled in model.step(rows) if sampled is not None]
+        rows = [(s, np.array([token], np.int32), 1) for s, token in zip(sequences, last, strict=True)]
+        last = [drawn.id for (drawn,) in model.step(rows)]
     seconds = perf_counter() - start
     for sequence in sequences:
         sequence.release()

@@ -84,13 +84,32 @@ class SampledToken:
     top_logprobs: list[tuple[int, float]]
 
 class Sequence:
-    """One sequence's place in the KV cache with its sampler state. Made by `Decoder.new_sequence`."""
+    """One sequence's place in the KV cache with its sampler state. Made by `Decoder.new_sequence`.
+
+    Not thread-safe: whoever calls `Decoder.step` also calls these.
+    """
 
     n_cached: int
     """Tokens whose keys and values are in the cache."""
     n_blocks: int
+    def reuse(self, next_ids: NDArray[np.int32]) -> int:
+        """Take over the blocks that the tenant's other sequences left for the tokens that come next.
+
+        Returns how many tokens need not be fed: whole blocks, 0 unless all blocks of this sequence are full.
+        Keep the last token of a prompt out: what is not fed cannot be sampled from.
+        """
+    def restore(self, token_ids: NDArray[np.int32], data: NDArray[np.uint8]) -> bool:
+        """Take the next block from `copy_block` of an equal beginning; False where the cache has no block.
+
+        Raises: ValueError (not one block of tokens, not its size, or the last block is not full).
+        """
+    def copy_block(self, index: int) -> bytes:
+        """Copy a full block, [block_bytes]. Raises: ValueError."""
     def release(self) -> None:
-        """Give the blocks back and forget the cached tokens; the sampler keeps its state (for recompute)."""
+        """Give the blocks back and forget the cached tokens; the sampler keeps its state (for recompute).
+
+        Full blocks stay findable for `reuse` until their memory is needed.
+        """
     def set_mask(self, allowed: NDArray[np.uint32] | None) -> None:
         """Restrict the next samples to tokens whose bit is set in `allowed` [ceil(vocab_size / 32)]."""
 
@@ -110,15 +129,26 @@ class Decoder:
     """Tokens in one cache block."""
     n_blocks: int
     n_free_blocks: int
+    """Blocks that no sequence holds."""
+    n_kept_blocks: int
+    """Of these, blocks that keep a beginning for reuse."""
+    block_bytes: int
     weight_bytes: int
     cache_bytes: int
-    def new_sequence(self, sampling: SamplingParams) -> Sequence: ...
-    def step(self, batch: Seq[tuple[Sequence, NDArray[np.int32], bool]]) -> list[SampledToken | None]:
-        """Feed each sequence its new tokens; sample one where the flag is set, after its last token.
+    def new_sequence(self, sampling: SamplingParams, tenant: str | None = None) -> Sequence:
+        """Make a sequence that shares equal beginnings with those of `tenant`; None shares nothing."""
+    def forget_prefixes(self) -> None:
+        """Drop every beginning that is kept for reuse; running sequences go on, and leave none behind."""
+    def step(self, batch: Seq[tuple[Sequence, NDArray[np.int32], int]]) -> list[list[SampledToken]]:
+        """Feed each sequence its new tokens; draw as many as the number says, and return them.
 
         One forward pass over all rows: prefill slices and decode tokens mix freely. Fed tokens of a sequence
-        count as prompt until its first sample. Raises: CacheFull, ValueError (empty row, id outside the
-        vocabulary, a sequence twice, longer than the context).
+        count as prompt until its first draw. 0 draws nothing, 1 a token after the last one. With n > 1 the
+        last n - 1 tokens are a guess of what will be drawn: draws go on while they agree with it, and the
+        rest of the guess is taken back. The tokens, the sampler's state included, are those of single steps.
+
+        Raises: CacheFull, ValueError (empty row, more draws than tokens, id outside the vocabulary, a
+        sequence twice, longer than the context).
         """
     def logits(self, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Logits after each token of a sequence on its own, [n_tokens, vocab_size]. Raises: as `step`."""

@@ -150,6 +150,10 @@ class Engine:
             scheduler=self._scheduler.status(),
         )
 
+    def forget_prefixes(self) -> None:
+        """Drop what was kept of prompts for reuse; returns when it is gone. Raises: EngineClosed."""
+        self._scheduler.forget_prefixes().result()
+
     def close(self) -> None:
         """Stop; requests under way end with EngineClosed."""
         self._scheduler.close()

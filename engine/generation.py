@@ -22,7 +22,9 @@ class GenerationParams:
     `max_tokens` None: as many as fit. `temperature` 0: greedy; `top_k` 0, `top_p` 1, `min_p` 0: off. `seed`
     None: another one each time. `stop`: the text ends before the first of these. `logit_bias`: added to the
     logits of these token ids. `n_logprobs` None: none; n: of the drawn and the n <= 20 most likely tokens.
-    `grammar`: the form that the answer is held to; it ends when the form is complete.
+    `grammar`: the form that the answer is held to; it ends when the form is complete. `tenant`: whose prompt
+    this is; what was computed for its beginning is kept for other prompts of the same tenant, and for nobody
+    else; None keeps nothing.
     """
 
     max_tokens: int | None = None
@@ -38,6 +40,7 @@ class GenerationParams:
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     n_logprobs: int | None = None
     grammar: Grammar | None = None
+    tenant: str | None = None
 
     def __post_init__(self) -> None:
         ranges: tuple[tuple[str, float | None, float, float], ...] = (
@@ -85,6 +88,7 @@ class Generation:
     def __init__(self, n_prompt_tokens: int, on_cancel: Callable[[], None]) -> None:
         """Open the channel of a request that was admitted; `on_cancel` tells the scheduler."""
         self.n_prompt_tokens = n_prompt_tokens
+        self.n_cached_tokens = 0  # of the prompt: those that the cache knew
         self.n_completion_tokens = 0
         self.queued_s = 0.0
         """How long the request waited until it was first let in."""

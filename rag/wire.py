@@ -269,7 +269,7 @@ def _calls_and_results(message: ChatMessage, param: str) -> dict[str, Any]:
     return {"tool_calls": calls}
 
 
-def generation_params(body: ChatRequest, *, temperature: float) -> GenerationParams:
+def generation_params(body: ChatRequest, *, temperature: float, tenant: str) -> GenerationParams:
     """Translate how to draw the answer; `temperature` where the client gives none. Raises: InvalidRequest."""
     if body.top_logprobs is not None and not body.logprobs:
         raise InvalidRequest("top_logprobs needs logprobs: true", param="top_logprobs")
@@ -278,6 +278,7 @@ def generation_params(body: ChatRequest, *, temperature: float) -> GenerationPar
         temperature=temperature,
         max_tokens=body.max_completion_tokens or body.max_tokens,
         n_logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        tenant=tenant,
     )
 
 
@@ -287,6 +288,7 @@ def sampling(
     temperature: float,
     max_tokens: int | None,
     n_logprobs: int | None,
+    tenant: str,
 ) -> GenerationParams:
     """Translate what chats and completions have in common. Raises: InvalidRequest."""
     stop = (body.stop,) if isinstance(body.stop, str) else tuple(body.stop or ())
@@ -305,6 +307,7 @@ def sampling(
         stop=stop,
         logit_bias=_logit_bias(body),
         n_logprobs=n_logprobs,
+        tenant=tenant,
     )
 
 

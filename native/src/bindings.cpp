@@ -22,6 +22,7 @@ namespace {
 
 using TokenIds = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Mask = nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<nb::numpy, float>;
 
 std::span<const std::int32_t> span(const TokenIds& ids) {
@@ -125,12 +126,22 @@ std::shared_ptr<Backend> make_backend(std::size_t n_threads, std::string_view in
     return std::make_shared<Backend>(n_threads, instruction_set);
 }
 
-std::vector<std::optional<SampledToken>> step(
-    Decoder& decoder, const std::vector<std::tuple<Sequence*, TokenIds, bool>>& batch) {
+std::vector<std::vector<SampledToken>> step(
+    Decoder& decoder, const std::vector<std::tuple<Sequence*, TokenIds, std::size_t>>& batch) {
     std::vector<BatchEntry> entries;
-    for (const auto& [sequence, tokens, sample] : batch) entries.push_back({sequence, span(tokens), sample});
+    for (const auto& [sequence, tokens, n_outputs] : batch)
+        entries.push_back({sequence, span(tokens), n_outputs});
     const nb::gil_scoped_release release;
     return decoder.step(entries);
+}
+
+bool restore(Sequence& sequence, const TokenIds& tokens, const Bytes& data) {
+    return sequence.restore(span(tokens), std::as_bytes(std::span(data.data(), data.size())));
+}
+
+nb::bytes copy_block(const Sequence& sequence, std::size_t index) {
+    const std::vector<std::byte> data = sequence.copy_block(index);
+    return nb::bytes(data.data(), data.size());
 }
 
 void set_mask(Sequence& sequence, std::optional<Mask> allowed) {
@@ -226,6 +237,10 @@ void bind_models(nb::module_& m) {
     nb::class_<Sequence>(m, "Sequence")
         .def_prop_ro("n_cached", &Sequence::n_cached)
         .def_prop_ro("n_blocks", [](const Sequence& s) { return s.blocks().size(); })
+        .def(
+            "reuse", [](Sequence& s, const TokenIds& next) { return s.reuse(span(next)); }, "next_ids"_a)
+        .def("restore", &restore, "token_ids"_a, "data"_a)
+        .def("copy_block", &copy_block, "index"_a)
         .def("release", &Sequence::release)
         .def("set_mask", &set_mask, "allowed"_a.none());
     nb::class_<Decoder>(m, "Decoder")
@@ -237,10 +252,13 @@ void bind_models(nb::module_& m) {
         .def_prop_ro("embedding_length", &Decoder::embedding_length)
         .def_prop_ro("block_tokens", [](const Decoder&) { return kKeysPerBlock; })
         .def_prop_ro("n_blocks", [](const Decoder& d) { return d.cache().n_blocks(); })
-        .def_prop_ro("n_free_blocks", [](const Decoder& d) { return d.cache().n_free(); })
+        .def_prop_ro("n_free_blocks", [](const Decoder& d) { return d.prefixes().n_available(); })
+        .def_prop_ro("n_kept_blocks", [](const Decoder& d) { return d.cache().n_kept(); })
+        .def_prop_ro("block_bytes", [](const Decoder& d) { return d.cache().block_bytes(); })
+        .def("forget_prefixes", [](Decoder& d) { d.prefixes().clear(); })
         .def_prop_ro("weight_bytes", &Decoder::weight_bytes)
         .def_prop_ro("cache_bytes", [](const Decoder& d) { return d.cache().n_bytes(); })
-        .def("new_sequence", &Decoder::new_sequence, "sampling"_a)
+        .def("new_sequence", &Decoder::new_sequence, "sampling"_a, "tenant"_a = nb::none())
         .def("step", &step, "batch"_a)
         .def("logits", &logits, "token_ids"_a);
     nb::class_<Encoder>(m, "Encoder")

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -11,7 +12,7 @@
 
 #include "backend.h"
 #include "decoders/model.h"
-#include "sampler.h"
+#include "sequence.h"
 
 namespace quarry {
 
@@ -20,38 +21,12 @@ class CacheFull : public std::runtime_error {
     using std::runtime_error::runtime_error;
 };
 
-// One sequence's place in the cache, with its sampler.
-class Sequence {
-  public:
-    Sequence(std::shared_ptr<KvCache> cache, std::size_t vocab_size, SamplingParams params)
-        : sampler(std::move(params)), cache_(std::move(cache)), vocab_size_(vocab_size) {}
-    ~Sequence() { release(); }
-    Sequence(const Sequence&) = delete;
-    Sequence& operator=(const Sequence&) = delete;
-
-    std::size_t n_cached() const { return n_cached_; }
-    std::span<const BlockId> blocks() const { return blocks_; }
-    std::size_t blocks_missing(std::size_t n_tokens) const;
-    // Takes the blocks for n_tokens more; the caller has checked that they are there.
-    void extend(std::size_t n_tokens);
-    void release();
-    // Restricts the next draws to tokens whose bit is set; empty lifts it.
-    // Throws: std::invalid_argument where the mask is not as long as the vocabulary.
-    void set_mask(std::vector<std::uint32_t> allowed);
-
-    Sampler sampler;
-
-  private:
-    std::shared_ptr<KvCache> cache_;
-    std::size_t vocab_size_;
-    std::vector<BlockId> blocks_;
-    std::size_t n_cached_ = 0;
-};
-
 struct BatchEntry {
     Sequence* sequence;
     std::span<const std::int32_t> tokens;
-    bool sample;
+    // Tokens to draw: 0, or 1 after the last token. With more, the last n_outputs - 1 tokens are a guess:
+    // each stays as long as the draw before it agrees, and the first draw that does not ends the guess.
+    std::size_t n_outputs;
 };
 
 class Decoder {
@@ -65,11 +40,15 @@ class Decoder {
     std::size_t embedding_length() const { return model_.description().width; }
     std::size_t weight_bytes() const { return model_.weight_bytes(); }
     const KvCache& cache() const { return *cache_; }
+    PrefixTree& prefixes() { return *prefixes_; }
+    const PrefixTree& prefixes() const { return *prefixes_; }
 
-    std::unique_ptr<Sequence> new_sequence(SamplingParams params) const;
-    // One forward pass over all tokens; the sampled token of each entry that asks for one.
+    // Sequences of a tenant share the blocks of equal beginnings; without one, a sequence shares nothing.
+    // Throws: std::invalid_argument.
+    std::unique_ptr<Sequence> new_sequence(SamplingParams params, std::optional<std::string> tenant) const;
+    // One forward pass over all tokens; the tokens drawn for each entry: one more than it guessed right.
     // Throws: CacheFull, std::invalid_argument; then nothing has changed.
-    std::vector<std::optional<SampledToken>> step(std::span<const BatchEntry> batch);
+    std::vector<std::vector<SampledToken>> step(std::span<const BatchEntry> batch);
     // [tokens.size()][vocab_size]
     std::vector<float> logits(std::span<const std::int32_t> tokens);
 
@@ -77,13 +56,17 @@ class Decoder {
     void check(std::span<const BatchEntry> batch) const;
     // Takes cache blocks and runs the model; the logits of the rows `outputs`, valid until the next call.
     const Buffer& forward(std::span<const BatchEntry> batch, std::span<const std::size_t> outputs);
+    // Draws from the rows of `logits` from `first` on, and takes back what was guessed wrong.
+    std::vector<SampledToken> draw(const BatchEntry& entry, const Buffer& logits, std::size_t first);
 
     std::shared_ptr<Backend> backend_;
     DecoderModel model_;
     std::shared_ptr<KvCache> cache_;
+    std::shared_ptr<PrefixTree> prefixes_;
     // Of the batch at work.
     std::vector<SequenceRows> sequences_;
     std::vector<std::int32_t> ids_;
+    std::vector<float> logits_;  // [vocab_size], that are drawn from
 };
 
 }  // namespace quarry

@@ -50,11 +50,11 @@ void decode(const std::shared_ptr<const GgufFile>& file, const std::shared_ptr<B
     const std::size_t n = std::min(tokens.size(), decoder.context_length());
     SamplingParams params;
     params.n_logprobs = 2;
-    const auto sequence = decoder.new_sequence(params);
-    const BatchEntry entry{sequence.get(), std::span(tokens).first(n), true};
+    const auto sequence = decoder.new_sequence(params, "tenant");
+    const BatchEntry entry{sequence.get(), std::span(tokens).first(n), 1};
     const auto sampled = decoder.step({&entry, 1});
-    CHECK(sampled.size() == 1 && sampled[0].has_value());
-    CHECK(sampled[0]->id >= 0 && static_cast<std::size_t>(sampled[0]->id) < decoder.vocab_size());
+    CHECK(sampled.size() == 1 && sampled[0].size() == 1);
+    CHECK(sampled[0][0].id >= 0 && static_cast<std::size_t>(sampled[0][0].id) < decoder.vocab_size());
 }
 
 void encode(const std::shared_ptr<const GgufFile>& file, const std::shared_ptr<Backend>& backend) {

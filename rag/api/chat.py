@@ -91,7 +91,7 @@ def _read(body: wire.ChatRequest, service: Service, caller: Caller) -> Ask:
     chat = service.parts.engine.chat
     thinks = chat is not None and chat.thinks
     thinking = wire.read_effort(body.reasoning_effort, thinks=thinks, param="reasoning_effort")
-    params = wire.generation_params(body, temperature=target.usual_temperature)
+    params = wire.generation_params(body, temperature=target.usual_temperature, tenant=caller.tenant)
     footer = service.settings.sources_footer if body.sources_footer is None else body.sources_footer
     tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls is not False)
     form = read_response_format(body.response_format)

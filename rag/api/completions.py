@@ -99,7 +99,11 @@ def _read(
             f"{n_answers} answers at once are not supported: at most {wire.MOST_CHOICES} are", param="n"
         )
     params = wire.sampling(
-        body, temperature=1.0, max_tokens=body.max_tokens or _USUAL_TOKENS, n_logprobs=body.logprobs
+        body,
+        temperature=1.0,
+        max_tokens=body.max_tokens or _USUAL_TOKENS,
+        n_logprobs=body.logprobs,
+        tenant=caller.tenant,
     )
     starts: list[Callable[[], AsyncGenerator[Event, None]]] = []
     for prompt in prompts:

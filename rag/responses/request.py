@@ -103,7 +103,7 @@ class Wanted:
         return target.usual_temperature if self.temperature is None else self.temperature
 
 
-def read_request(body: ResponseRequest, *, thinks: bool) -> Wanted:
+def read_request(body: ResponseRequest, *, thinks: bool, tenant: str) -> Wanted:
     """Check a request. Raises: InvalidRequest, UnsupportedParameter naming the parameter."""
     wire.refuse_fields(body, FIELDS)
     wire.check_stream_options(body.stream_options, is_stream=bool(body.stream))
@@ -126,6 +126,7 @@ def read_request(body: ResponseRequest, *, thinks: bool) -> Wanted:
         top_p=1.0 if body.top_p is None else body.top_p,
         n_logprobs=(body.top_logprobs or 0) if with_logprobs else None,
         grammar=None if form is None else form.grammar,
+        tenant=tenant,
     )
     return Wanted(
         params=params,

@@ -38,8 +38,7 @@ def new_greedy(decoder: native.Decoder) -> native.Sequence:
 
 
 def feed(decoder: native.Decoder, sequence: native.Sequence, ids: Sequence[int]) -> int:
-    (sampled,) = decoder.step([(sequence, tokens(ids), True)])
-    assert sampled is not None
+    ((sampled,),) = decoder.step([(sequence, tokens(ids), 1)])
     return sampled.id
 
 
@@ -69,12 +68,12 @@ def test_greedy_tokens_are_the_same_alone_and_in_a_batch(
     while any(len(row) < 12 for row in out):
         # Slices of five, so that prompts are still being read while others write.
         plan = [(i, pending[i][:5]) for i in range(len(PROMPTS)) if len(out[i]) < 12]
-        batch = [(sequences[i], tokens(ids), len(ids) == len(pending[i])) for i, ids in plan]
-        for (i, ids), sampled in zip(plan, decoder.step(batch), strict=True):
+        batch = [(sequences[i], tokens(ids), int(len(ids) == len(pending[i]))) for i, ids in plan]
+        for (i, ids), drawn in zip(plan, decoder.step(batch), strict=True):
             pending[i] = pending[i][len(ids) :]
-            if sampled is not None:
-                out[i].append(sampled.id)
-                pending[i] = [sampled.id]
+            if drawn:
+                out[i].append(drawn[0].id)
+                pending[i] = [drawn[0].id]
     assert out == alone
 
 
@@ -107,9 +106,8 @@ def test_a_step_sees_the_logits_that_logits_returns(tiny_models: Path) -> None:
     logits = decoder.logits(tokens(ids))[-1].astype(np.float64)
     expected = logits - np.log(np.exp(logits - logits.max()).sum()) - logits.max()
     sequence = decoder.new_sequence(native.SamplingParams(temperature=0.0, n_logprobs=20))
-    decoder.step([(sequence, tokens(ids[:33]), False)])
-    (sampled,) = decoder.step([(sequence, tokens(ids[33:]), True)])
-    assert sampled is not None
+    decoder.step([(sequence, tokens(ids[:33]), 0)])
+    ((sampled,),) = decoder.step([(sequence, tokens(ids[33:]), 1)])
     assert sampled.id == int(expected.argmax())
     assert sampled.logprob == pytest.approx(expected.max(), abs=1e-5)
     assert [i for i, _ in sampled.top_logprobs] == np.argsort(-expected, kind="stable")[:20].tolist()
@@ -126,7 +124,7 @@ def test_a_full_cache_changes_nothing(tiny_models: Path) -> None:
     first, second = new_greedy(decoder), new_greedy(decoder)
     out = [feed(decoder, first, PROMPTS[3])]
     with pytest.raises(native.CacheFull, match="needs 2 cache blocks; 0 of 3 are free"):
-        decoder.step([(first, tokens(out), True), (second, tokens(range(1, 40)), True)])
+        decoder.step([(first, tokens(out), 1), (second, tokens(range(1, 40)), 1)])
     assert (first.n_cached, first.n_blocks, second.n_cached, second.n_blocks) == (67, 3, 0, 0)
     assert decoder.n_free_blocks == 0
     while len(out) < 10:
@@ -230,7 +228,7 @@ def test_a_bad_batch_changes_nothing(
     decoder = open_decoder(tiny_models)
     sequences = [new_greedy(decoder), new_greedy(decoder)]
     with pytest.raises(ValueError, match=message):
-        decoder.step([(sequences[i], tokens(ids), True) for i, ids in batch])
+        decoder.step([(sequences[i], tokens(ids), 1) for i, ids in batch])
     assert [s.n_cached for s in sequences] == [0, 0]
     assert feed(decoder, sequences[0], PROMPTS[0]) == continuation(decoder, PROMPTS[0], 1)[0]
 

@@ -137,6 +137,20 @@ async def test_uploads_belong_to_their_key(client: httpx.AsyncClient) -> None:
     assert (await client.delete(f"/v1/files/{of_intern}", headers=HR)).json()["deleted"]
 
 
+async def test_the_engine_keeps_the_prompts_of_keys_apart(client: httpx.AsyncClient, engine: Any) -> None:
+    for headers in (ALL, HR, ALL):
+        await answer(client, "Hello", headers, model="parrot")
+        body = {"model": "parrot", "prompt": "The frobnicator", "max_tokens": 2}
+        assert (await client.post("/v1/completions", json=body, headers=headers)).status_code == 200
+        body = {"model": "parrot", "input": "Hello"}
+        assert (await client.post("/v1/responses", json=body, headers=headers)).status_code == 200
+    tenants = [generation.params.tenant for generation in engine.chat.generations]
+    assert len(tenants) == 9
+    boss, intern = tenants[0], tenants[3]
+    assert tenants == [boss] * 3 + [intern] * 3 + [boss] * 3
+    assert len({boss, intern, "", None}) == 4
+
+
 def test_tenants_differ_and_tell_nothing_of_the_keys() -> None:
     gate = Gate(Settings(api_keys="alpha,beta"))
     callers = [gate.check_key({"authorization": f"Bearer {key}"}) for key in ("alpha", "beta")]  # type: ignore[arg-type]
