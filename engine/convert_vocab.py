@@ -23,7 +23,7 @@ from engine.sentencepiece_model import read_sentencepiece
 from engine.vocabulary import SPACE, TokenType
 
 _BERT_SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "bos": "[CLS]", "mask": "[MASK]"}
-_SPECIAL_TYPES = ("bos", "eos", "unk", "sep", "pad", "mask", "cls")
+_SPECIAL_TYPES = ("bos", "eos", "unk", "sep", "pad", "mask")
 _KEY_NAMES = {"bos": "bos", "eos": "eos", "sep": "seperator", "unk": "unknown"}
 _ADDED_SCORE = -1000.0
 

@@ -66,8 +66,10 @@ class Tokenizer:
         self._separators = special.separators
         self._is_byte_level = vocabulary.kind == "gpt2"
         self._letters = byte_alphabet()
-        self._user_tokens = _special_texts(vocabulary, (TokenType.USER_DEFINED,))
-        self._all_tokens = _special_texts(vocabulary, (TokenType.USER_DEFINED, *_HIDDEN))
+        # Where nothing is put before a text, pieces of spaces are as in it: Gemma's runs of them.
+        self._spaced = vocabulary.kind == "llama" and not add_space_prefix
+        self._user_tokens = self._special_texts(TokenType.USER_DEFINED)
+        self._all_tokens = self._special_texts(TokenType.USER_DEFINED, *_HIDDEN)
         self._user_pattern = _special_pattern(self._user_tokens)
         self._all_pattern = _special_pattern(self._all_tokens)
 
@@ -113,6 +115,8 @@ class Tokenizer:
         token_type = self._vocabulary.types[id]
         if token_type is TokenType.BYTE and (byte := _fallback_byte(text)) is not None:
             return bytes([byte])
+        if token_type is TokenType.USER_DEFINED and self._spaced:
+            return text.replace(SPACE, " ").encode("utf-8", "surrogatepass")
         if token_type in _HIDDEN or token_type is TokenType.USER_DEFINED:
             return text.encode("utf-8", "surrogatepass")
         if self._is_byte_level:
@@ -131,6 +135,15 @@ class Tokenizer:
     def is_hidden(self, id: int) -> bool:  # noqa: A002 - as token_bytes
         """Say whether a token is left out of text for people: control and unknown tokens."""
         return 0 <= id < self.vocab_size and self._vocabulary.types[id] in _HIDDEN
+
+    def _special_texts(self, *types: TokenType) -> Mapping[str, int]:
+        found = {}
+        for token_id, text in enumerate(self._vocabulary.tokens):
+            kind = self._vocabulary.types[token_id]
+            if kind in types:
+                is_spaced = self._spaced and kind is TokenType.USER_DEFINED
+                found[text.replace(SPACE, " ") if is_spaced else text] = token_id
+        return found
 
     def _encode_body(self, text: str, parse_special: bool) -> list[int]:
         pattern = self._all_pattern if parse_special else self._user_pattern
@@ -241,10 +254,6 @@ def _special_id(file: Metadata, names: Iterable[str], n_tokens: int, default: in
         if token_id is not None:
             return token_id
     return default if default is not None and default < n_tokens else None
-
-
-def _special_texts(vocabulary: Vocabulary, types: tuple[TokenType, ...]) -> Mapping[str, int]:
-    return {text: i for i, text in enumerate(vocabulary.tokens) if vocabulary.types[i] in types}
 
 
 def _special_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
