@@ -1,6 +1,7 @@
 """What `convert` needs to know of an architecture, and how its config.json is read."""
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.embedding_prompts import DOCUMENT_KEY, QUERY_KEY
 from engine.errors import ConversionError
 from engine.safetensors_folder import StoredTensor, read_json
 
@@ -17,6 +19,11 @@ T = TypeVar("T", int, float, str)
 VocabKind = Literal["encoder", "causal"]
 MAX_LAYERS = 1024
 MAX_SIZE = 1 << 24
+_MODULES = ("Transformer", "Pooling", "Normalize")
+_PROMPTS = {
+    QUERY_KEY: ("query", "search_query", "s2p_query"),
+    DOCUMENT_KEY: ("document", "passage", "search_document"),
+}
 _POOLING = {
     "pooling_mode_mean_tokens": gguf.PoolingType.MEAN,
     "pooling_mode_cls_token": gguf.PoolingType.CLS,
@@ -87,7 +94,29 @@ def read_number(values: Mapping[str, Any], key: str, kind: type[T], default: T |
     return kind(value)
 
 
-def read_pooling(folder: Path) -> gguf.PoolingType:
+def write_embedding_keys(writer: gguf.GGUFWriter, folder: Path) -> None:
+    """Write what sentence-transformers' files say of pooling and prompts. Raises: ConversionError."""
+    modules = folder / "modules.json"
+    if modules.exists():
+        kinds = re.findall(r'"type"\s*:\s*"[^"]*?(\w+)"', modules.read_text("utf-8", "replace"))
+        for kind in kinds:
+            if kind not in _MODULES:
+                raise ConversionError(
+                    f"{modules} has a module {kind}; supported are {', '.join(_MODULES)} (vectors are always "
+                    "normalised)"
+                )
+    writer.add_pooling_type(_read_pooling(folder))
+    path = folder / "config_sentence_transformers.json"
+    prompts = read_json(path).get("prompts") if path.exists() else None
+    if not isinstance(prompts, Mapping):
+        return
+    for key, names in _PROMPTS.items():
+        prompt = next((prompts[name] for name in names if prompts.get(name)), None)
+        if isinstance(prompt, str):
+            writer.add_string(key, prompt)
+
+
+def _read_pooling(folder: Path) -> gguf.PoolingType:
     """Return the pooling of sentence-transformers' folder; plain folders are pooled by mean."""
     path = folder / "1_Pooling" / "config.json"
     if not path.exists():

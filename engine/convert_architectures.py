@@ -18,8 +18,8 @@ from engine.conversion import (
     Conversion,
     VocabKind,
     read_number,
-    read_pooling,
     read_size,
+    write_embedding_keys,
 )
 from engine.convert_encoders import ENCODERS, find_encoder
 from engine.errors import ConversionError
@@ -125,7 +125,7 @@ class CausalConversion:
         writer.add_rope_dimension_count(self.head_dim)
         _write_rope(writer, self.config)
         if (folder / "modules.json").exists():
-            writer.add_pooling_type(read_pooling(folder))
+            write_embedding_keys(writer, folder)
 
 
 def find_conversion(config: Mapping[str, Any]) -> Conversion:

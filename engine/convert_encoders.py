@@ -18,9 +18,9 @@ from engine.conversion import (
     MAX_SIZE,
     VocabKind,
     read_number,
-    read_pooling,
     read_size,
     rows_of,
+    write_embedding_keys,
 )
 from engine.errors import ConversionError
 from engine.safetensors_folder import StoredTensor
@@ -145,7 +145,7 @@ class EncoderConversion:
             if isinstance(labels, Mapping) and labels:
                 writer.add_classifier_output_labels([str(labels[key]) for key in sorted(labels, key=str)])
         else:
-            writer.add_pooling_type(read_pooling(folder))
+            write_embedding_keys(writer, folder)
 
 
 def find_encoder(name: str, config: Mapping[str, Any]) -> EncoderConversion:

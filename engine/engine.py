@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Self
 
 from engine import _native
+from engine.canary import check_embedder, check_reranker
 from engine.chat_model import ChatModel
 from engine.chat_template import ChatTemplate
 from engine.embedder import Embedder, EmbedderFingerprint
+from engine.embedding_prompts import Prompts, find_prompts
 from engine.errors import ModelNotFound, UnsupportedModel
+from engine.model_checks import ModelChecks
 from engine.reranker import CrossEncoder, Reranker
 from engine.scheduler import Scheduler, SchedulerStatus
 from engine.tokenizer import Tokenizer, load_tokenizer
@@ -75,11 +78,16 @@ class Engine:
         threads: int | None = None,
         cache_tokens: int | None = None,
         queue_limit: int = 64,
-        document_prefix: str = "",
-        query_prefix: str = "",
+        document_prefix: str | None = None,
+        query_prefix: str | None = None,
+        check_models: bool = True,
+        checks_dir: Path | None = None,
         instruction_set: str = "auto",
     ) -> Self:
         """Load the models. `threads` None: one for each core; `cache_tokens` None: what memory allows.
+
+        A prefix of None is what the embedding model's file says, or what is known of it. `check_models` asks
+        the embedding and rerank models what is known (see `canary`); `checks_dir` keeps who has passed.
 
         Raises: ModelNotFound, UnsupportedModel (the message names file, key or tensor), ValueError (threads).
         """
@@ -94,11 +102,10 @@ class Engine:
                 tokenizer = load_tokenizer(chat_file)
                 _check_vocabulary(tokenizer, decoder.vocab_size)
         if embedding_model is not None:
-            encoder, embedding_tokenizer = _open_encoder(embedding_model, pool)
+            encoder, embedding_tokenizer, prompts = _open_embedding(embedding_model, pool)
         if rerank_model is not None:
             with _naming(rerank_model):
-                rank_encoder, rank_tokenizer = _open_encoder(rerank_model, pool)
-                scorer = CrossEncoder(rank_tokenizer, rank_encoder)
+                scorer = CrossEncoder(*_open_encoder(_open_file(rerank_model), pool))
         scheduler = Scheduler(decoder, tokenizer, queue_limit=queue_limit)
         chat = embedder = reranker = None
         if chat_model is not None and decoder is not None and tokenizer is not None:
@@ -115,8 +122,8 @@ class Engine:
             fingerprint = EmbedderFingerprint(
                 gguf_sha256=_sha256(embedding_model),
                 pooling=encoder.pooling,
-                document_prefix=document_prefix,
-                query_prefix=query_prefix,
+                document_prefix=prompts.document if document_prefix is None else document_prefix,
+                query_prefix=prompts.query if query_prefix is None else query_prefix,
                 dimension=encoder.embedding_length,
             )
             embedder = Embedder(
@@ -130,7 +137,7 @@ class Engine:
         if rerank_model is not None and scorer is not None:
             reranker = Reranker(model_name(rerank_model), scorer, scheduler)
         weight_bytes = sum(model.weight_bytes for model in (decoder, encoder, scorer) if model is not None)
-        return cls(
+        engine = cls(
             pool,
             decoder,
             scheduler,
@@ -139,6 +146,27 @@ class Engine:
             reranker=reranker,
             weight_bytes=weight_bytes,
         )
+        if check_models:
+            try:
+                engine._check(embedding_model, rerank_model, ModelChecks(checks_dir))
+            except BaseException:
+                engine.close()
+                raise
+        return engine
+
+    def _check(self, embedding_model: Path | None, rerank_model: Path | None, checks: ModelChecks) -> None:
+        """Ask the models that nobody has asked yet. Raises: UnsupportedModel."""
+        embedder, reranker = self.embedder, self.reranker
+        if embedding_model and embedder and not checks.has_passed(embedder.fingerprint):
+            with _naming(embedding_model):
+                check_embedder(lambda texts, kind: embedder.embed(texts, kind=kind))
+            checks.keep(embedder.fingerprint)
+        if rerank_model and reranker:
+            fingerprint = ("rerank", _sha256(rerank_model))
+            if not checks.has_passed(fingerprint):
+                with _naming(rerank_model):
+                    check_reranker(reranker.rerank)
+                checks.keep(fingerprint)
 
     def status(self) -> EngineStatus:
         """Tell what runs on what, and how busy it is."""
@@ -188,13 +216,21 @@ def _open_file(path: Path) -> _native.GgufFile:
         raise UnsupportedModel(f"{path}: {error}") from error
 
 
-def _open_encoder(path: Path, pool: _native.ThreadPool) -> tuple[_native.Encoder, Tokenizer]:
+def _open_embedding(path: Path, pool: _native.ThreadPool) -> tuple[_native.Encoder, Tokenizer, Prompts]:
     file = _open_file(path)
     with _naming(path):
-        encoder = _native.Encoder(file, pool)
-        tokenizer = load_tokenizer(file)
-        _check_vocabulary(tokenizer, encoder.vocab_size)
-    return encoder, tokenizer
+        tokenizer, encoder = _open_encoder(file, pool)
+        if encoder.pooling == "rank":
+            raise UnsupportedModel("the model ranks pairs of texts: set it as the rerank model")
+        return encoder, tokenizer, find_prompts(file, path.stem)
+
+
+def _open_encoder(file: _native.GgufFile, pool: _native.ThreadPool) -> tuple[Tokenizer, _native.Encoder]:
+    # Before the tokenizer: an unknown architecture is the first thing to say.
+    encoder = _native.Encoder(file, pool)
+    tokenizer = load_tokenizer(file)
+    _check_vocabulary(tokenizer, encoder.vocab_size)
+    return tokenizer, encoder
 
 
 @contextmanager

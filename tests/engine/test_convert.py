@@ -311,3 +311,22 @@ def test_progress_names_every_tensor(llama_folder: Path, tmp_path: Path) -> None
     )
     assert seen[0][0] == 0
     assert seen[-1][0] == seen[-1][1] == len(seen) - 1
+
+
+def test_prompts_of_an_embedding_model(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TINY / "bert-mean", tmp_path / "model"))
+    prompts = {"query": "ask: ", "document": "", "passage": "told: ", "other": "x"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": prompts}))
+    convert(folder, tmp_path / "out.gguf")
+    metadata = read_metadata(tmp_path / "out.gguf")
+    assert metadata["quarry.embedding.query_prefix"] == "ask: "
+    assert metadata["quarry.embedding.document_prefix"] == "told: "
+
+
+def test_layers_after_the_pooling_are_refused(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TINY / "bert-mean", tmp_path / "model"))
+    kinds = ["Transformer", "Pooling", "Dense"]
+    modules = [{"idx": i, "type": f"sentence_transformers.models.{kind}"} for i, kind in enumerate(kinds)]
+    (folder / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ConversionError, match="has a module Dense; supported are Transformer, Pooling"):
+        convert(folder, tmp_path / "out.gguf")

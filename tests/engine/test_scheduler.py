@@ -46,6 +46,7 @@ def tiny(tiny_models: Path) -> Iterator[Engine]:
         threads=2,
         cache_tokens=256,
         queue_limit=8,
+        check_models=False,
     )
     yield engine
     engine.close()
