@@ -14,6 +14,7 @@ from rag.answer import Parts
 from rag.api import (
     chat,
     completions,
+    documents,
     embeddings,
     files,
     health,
@@ -80,8 +81,9 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         routes.include_router(module.router)
     for prefix in PREFIXES:
         app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")
-    app.include_router(page.router)
+    app.include_router(page.page_router())
     app.include_router(library_routes.router, prefix="/v1")
+    app.include_router(documents.router, prefix="/v1")
     app.add_middleware(
         Boundary,
         settings=settings,

@@ -20,6 +20,8 @@ from rag.shutdown import Shutdown, shutting_down
 
 log = structlog.get_logger("quarry.http")
 OPEN_PATHS = frozenset({"/health"})
+# The page and its files: a browser that opens them has no way to send a key, and they hold no document.
+_KEYLESS = re.compile(r"/|/web/[^?]*")
 # What waits for a model: refused here where the queue is full, before anything of it is read.
 _GENERATING = re.compile(r"/(?:chat/completions|completions|responses)\Z")
 _EMBEDDING = re.compile(r"/(?:embeddings|rerank)\Z")
@@ -91,6 +93,9 @@ class Boundary:
             await _preflight(headers)(scope, receive, send)
             return
         self._gate.check_origin(headers)
+        if scope["method"] == "GET" and _KEYLESS.fullmatch(scope["path"]):
+            await self._app(scope, receive, send)
+            return
         scope["quarry.caller"] = self._gate.check_key(headers)
         if self._shutdown.has_begun:
             raise shutting_down()
@@ -158,6 +163,9 @@ class _Outgoing:
             headers = MutableHeaders(scope=message)
             headers["x-request-id"] = self._request_id
             headers["x-content-type-options"] = "nosniff"
+            headers["referrer-policy"] = "no-referrer"
+            # The page brings its own; whatever else is opened in a browser loads and runs nothing.
+            headers.setdefault("content-security-policy", "default-src 'none'; frame-ancestors 'none'")
             if self._origin is not None:
                 # Also for origins that are refused: else the reason would not be readable there.
                 headers["access-control-allow-origin"] = self._origin

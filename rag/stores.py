@@ -181,6 +181,9 @@ class Stores:
         for store in self.stores():
             if store.id == wanted:
                 return store
+        if wanted == store_id(DEFAULT_COLLECTION):
+            # It is there before its first document: somebody must be able to put one in.
+            return Store(wanted, DEFAULT_COLLECTION, DEFAULT_COLLECTION, 0, {})
         raise no_store(wanted)
 
     def update_store(
@@ -306,6 +309,15 @@ class Stores:
             return None
         matches, attributes = read_filter(filters), self.attributes()
         return lambda path: matches(attributes.get(path, {}))
+
+    def uploaded(self) -> dict[str, tuple[str, str]]:
+        """Give the ids of file and store of every document that was uploaded, by its path."""
+        with self._lock:
+            return {
+                entry["path"]: (file_id, store)
+                for store, attached in self._state["attached"].items()
+                for file_id, entry in attached.items()
+            }
 
     def file_of(self, path: str) -> tuple[str, dict[str, Any]]:
         """Give the id and the attributes of the file that a passage comes from."""

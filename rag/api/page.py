@@ -1,36 +1,84 @@
-"""GET /: what this is and how to connect, for whoever opens the address in a browser."""
+"""GET / and its files: the page for people. Nothing here knows a document; all data comes over the API."""
 
-import html
+import hashlib
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-router = APIRouter()
-
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>Quarry</title>
-<style>body{{font:1rem/1.5 system-ui,sans-serif;max-width:42rem;margin:3rem auto;padding:0 1rem;\
-color-scheme:light dark}}pre{{overflow:auto}}</style>
-<h1>Quarry</h1>
-<p>Ask your documents, over OpenAI's API. / 用 OpenAI 接口向自己的文档提问。</p>
-<h2>curl</h2>
-<pre>curl {base}/v1/chat/completions -H "Content-Type: application/json" \\
-  -d '{{"model": "quarry", "messages": [{{"role": "user", "content": "What is Quarry?"}}]}}'</pre>
-<h2>ChatGPT-Next-Web</h2>
-<pre>BASE_URL={base}
-CUSTOM_MODELS=-all,+quarry@OpenAI=My documents
-DEFAULT_MODEL=quarry</pre>
-<h2>LangChain</h2>
-<pre>ChatOpenAI(model="quarry", base_url="{base}/v1", api_key="any")</pre>
-</html>
-"""
-# Nothing is loaded and nothing runs: the page is text.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+# Fixed here, because machines disagree about `.js`, and browsers run only what has the right type.
+_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".json": "application/json",
+    ".webmanifest": "application/manifest+json",
+}
+# Everything comes from here and nothing is inline. Text becomes markup in one place only, the sanitiser: a
+# browser that knows trusted types refuses all others.
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types dompurify"
+)
 
 
-@router.get("/", include_in_schema=False)
-async def page(request: Request) -> HTMLResponse:
-    """Show the settings for other programs; the address is the one that was asked, which the gate checked."""
-    base = html.escape(str(request.base_url).rstrip("/"))
-    return HTMLResponse(_PAGE.format(base=base), headers={"Content-Security-Policy": _POLICY})
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of the page, as it is sent."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
+def page_router() -> APIRouter:
+    """Read the page's files once; serve these and no others."""
+    assets = read_assets()
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/")
+    async def page(request: Request) -> Response:
+        return _send(assets["index.html"], request)
+
+    @router.get("/web/{name:path}")
+    async def asset(name: str, request: Request) -> Response:
+        if name not in assets:
+            raise HTTPException(404, f"the page has no file {name[:80]!r}")
+        return _send(assets[name], request)
+
+    return router
+
+
+def read_assets() -> dict[str, Asset]:
+    """Give the files under rag/web by their names there."""
+    return dict(_walk(files("rag") / "web", ""))
+
+
+def _walk(folder: Traversable, prefix: str) -> list[tuple[str, Asset]]:
+    found: list[tuple[str, Asset]] = []
+    for entry in folder.iterdir():
+        name = prefix + entry.name
+        if entry.is_dir():
+            found += _walk(entry, f"{name}/")
+        elif media_type := _TYPES.get(name[name.rfind(".") :]):
+            body = entry.read_bytes()
+            found.append((name, Asset(body, media_type, f'"{hashlib.sha256(body).hexdigest()[:20]}"')))
+    return found
+
+
+def _send(asset: Asset, request: Request) -> Response:
+    headers = {
+        "Content-Security-Policy": _POLICY,
+        # Asked for every time, answered with 304: after an update nobody sees half of the old page.
+        "Cache-Control": "no-cache",
+        "ETag": asset.etag,
+        "Cross-Origin-Opener-Policy": "same-origin",
+    }
+    if request.headers.get("if-none-match") == asset.etag:
+        return Response(status_code=304, headers=headers)
+    return Response(asset.body, media_type=asset.media_type, headers=headers)

@@ -248,6 +248,16 @@ class FakeLibrary:
     def document_chunks(self, path: str) -> list[Chunk]:
         return [chunk for chunk in self._chunks if chunk.path == path]
 
+    def all_chunks(self) -> list[Chunk]:
+        return list(self._chunks)
+
+    def neighbours(self, chunk_id: int, *, before: int, after: int) -> list[Chunk]:
+        for chunk in self.chunks([chunk_id]):
+            return self.document_chunks(chunk.path)[
+                max(0, chunk.ordinal - before) : chunk.ordinal + after + 1
+            ]
+        return []
+
     def reconcile(self, *, on_progress: object = None) -> None:
         pass
 

@@ -444,16 +444,13 @@ async def test_every_route_is_refused(
     async with client_of(app) as client:
         for method, path in [*operations, ("get", "/"), ("get", "/openapi.json")]:
             for prefix in PREFIXES:
-                if prefix + path != "/health":
+                # The page's own files hold no document, and a browser that opens them cannot send a key.
+                open_to = (
+                    {401, 403} if prefix + path == "/health" else {401} if prefix + path == "/" else set()
+                )
+                if status not in open_to:
                     response = await client.request(method, prefix + path, headers=headers)
                     assert (prefix + path, response.status_code) == (prefix + path, status)
-
-
-async def test_page_is_text_at_the_root_only(client: httpx.AsyncClient) -> None:
-    page = await client.get("/", headers={"Host": "localhost:8080"})
-    assert "http://localhost:8080/v1" in page.text
-    assert "default-src 'none'" in page.headers["content-security-policy"]
-    assert (await client.get("/v1/")).headers["content-type"] == "application/json"
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer anything"])
