@@ -51,6 +51,10 @@ class ChatModel:
         """Say whether the model may write thoughts in <think> tags before its answer."""
         return "</think>" in self._template.source
 
+    def opens_thought(self, prompt: Sequence[int]) -> bool:
+        """Say whether a prompt ends where a thought has begun: some templates write the tag themselves."""
+        return self.thinks and self.detokenize(prompt[-8:]).rstrip().endswith("<think>")
+
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],

@@ -10,6 +10,7 @@ EngineError
 ├── GrammarError              a schema or pattern that an answer cannot be held to
 ├── ContextTooLong            more tokens than the model reads
 ├── QueueFull                 admission refused; try again after `retry_after` seconds
+├── UpstreamFailed            a server that a model was pointed at refuses, breaks off or does not answer
 ├── GenerationFailed          the native step failed under a running request
 └── EngineClosed              the engine was closed under the request
 """
@@ -57,6 +58,10 @@ class QueueFull(EngineError):
     def __init__(self, message: str, *, retry_after: int) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class UpstreamFailed(EngineError):
+    """A server that a model was pointed at refuses, breaks off or does not answer."""
 
 
 class GenerationFailed(EngineError):

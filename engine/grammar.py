@@ -6,7 +6,7 @@ llguidance follows what was written and tells which tokens may come next; the sa
 import json
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import llguidance
@@ -25,9 +25,13 @@ _JSON_OPTIONS: Any = {"whitespace_flexible": False, "item_separator": ", ", "key
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """A checked form, as llguidance writes it; any model can follow it."""
+    """A checked form, as llguidance writes it; any model can follow it.
+
+    schema: the form as a JSON schema, for models that run elsewhere; any text for a regular expression.
+    """
 
     source: str
+    schema: str = '{"type": "string"}'
 
 
 def json_schema_grammar(schema: Mapping[str, Any]) -> Grammar:
@@ -35,7 +39,8 @@ def json_schema_grammar(schema: Mapping[str, Any]) -> Grammar:
     text = json.dumps(schema)
     _check_length(text)
     try:
-        return _checked(llguidance.LLMatcher.grammar_from_json_schema(text, defaults=_JSON_OPTIONS))
+        source = llguidance.LLMatcher.grammar_from_json_schema(text, defaults=_JSON_OPTIONS)
+        return replace(_checked(source), schema=text)
     except ValueError as error:
         raise GrammarError(f"the schema cannot be followed: {error}") from error
 

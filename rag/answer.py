@@ -39,7 +39,6 @@ _LOOP_CHARACTERS = 8
 _TITLE_WORDS = 5
 _TITLE_CHARACTERS = 24
 _SUMMARY_TURNS = 6
-_TAG_TOKENS = 8  # at the end of a prompt, among which a template may open a thought
 
 
 @dataclass(frozen=True, slots=True)
@@ -405,7 +404,7 @@ async def _from_model(
 
 
 async def generate(
-    chat: ChatModel, token_ids: list[int], params: GenerationParams, *, with_thoughts: bool = True
+    chat: ChatModel, token_ids: Sequence[int], params: GenerationParams, *, with_thoughts: bool = True
 ) -> AsyncGenerator[Event, None]:
     """Continue a prompt: Started, Thought…, Text…, End. Without thoughts, all is text.
 
@@ -424,8 +423,7 @@ async def generate(
         finish_reason = None
         thoughts = None
         if with_thoughts and chat.thinks and params.grammar is None:
-            last = chat.detokenize(token_ids[-_TAG_TOKENS:])
-            thoughts = ThoughtFilter(is_open=last.rstrip().endswith("<think>"))
+            thoughts = ThoughtFilter(is_open=chat.opens_thought(token_ids))
         n_thought_tokens = 0
         async for delta in generation:
             finish_reason = delta.finish_reason
@@ -437,7 +435,7 @@ async def generate(
             raise EngineClosed("the engine ended the generation before it was complete")
         yield End(
             finish_reason,
-            len(token_ids),
+            generation.n_prompt_tokens,
             generation.n_completion_tokens,
             n_thought_tokens=n_thought_tokens,
             queued_s=generation.queued_s,
@@ -466,7 +464,7 @@ def _pieces(delta: Delta, thoughts: ThoughtFilter | None) -> Iterator[Thought | 
 class _Start:
     """A generation that a thread admits. Whoever waits for it may leave before: it is cancelled then."""
 
-    def __init__(self, chat: ChatModel, token_ids: list[int], params: GenerationParams) -> None:
+    def __init__(self, chat: ChatModel, token_ids: Sequence[int], params: GenerationParams) -> None:
         self._admit = partial(chat.generate, token_ids, params)
         self._generation: Generation | None = None
         self._is_left = False
@@ -498,7 +496,7 @@ async def _without_model(conversation: Conversation) -> AsyncGenerator[Event, No
     yield End("stop", 0, 0)
 
 
-def _prompt(ask: Ask, messages: list[Message], chat: ChatModel) -> list[int]:
+def _prompt(ask: Ask, messages: list[Message], chat: ChatModel) -> Sequence[int]:
     if ask.form is not None:
         messages = [*instruct(messages, ask.form.instruction)]
     # A form leaves no room for thoughts.

@@ -21,6 +21,7 @@ from rag.api import (
     metrics_page,
     models,
     page,
+    rerank,
     responses,
     stores,
 )
@@ -77,7 +78,18 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
     for kind in (ApiError, HTTPException, RequestValidationError, EngineError, IngestError):
         app.add_exception_handler(kind, _answer_error)
     routes = APIRouter()
-    for module in (chat, completions, embeddings, models, health, metrics_page, files, stores, responses):
+    for module in (
+        chat,
+        completions,
+        embeddings,
+        models,
+        health,
+        metrics_page,
+        files,
+        stores,
+        responses,
+        rerank,
+    ):
         routes.include_router(module.router)
     for prefix in PREFIXES:
         app.include_router(routes, prefix=prefix, include_in_schema=prefix == "/v1")

@@ -15,6 +15,7 @@ RagError
     ├── NotFound              404, a file or vector store that is not there
     ├── BodyTooLarge          413
     ├── Overloaded            429, with Retry-After
+    ├── BadUpstream           502, a server that a model was pointed at fails
     └── NotReady              503
 """
 
@@ -26,7 +27,7 @@ import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from engine.errors import ContextTooLong, EngineClosed, EngineError, QueueFull, TemplateError
+from engine.errors import ContextTooLong, EngineClosed, EngineError, QueueFull, TemplateError, UpstreamFailed
 from ingest.errors import IndexDamaged, LibraryClosed
 
 
@@ -142,6 +143,14 @@ class Overloaded(ApiError):
     default_code = "queue_full"
 
 
+class BadUpstream(ApiError):
+    """A server that a model was pointed at refuses, breaks off or does not answer."""
+
+    status = 502
+    type = "server_error"
+    default_code = "upstream_failed"
+
+
 class NotReady(ApiError):
     """The service, or the part that a request needs, is not there now."""
 
@@ -187,6 +196,8 @@ def to_api_error(error: Exception) -> ApiError:
         return NotReady("the index is being rebuilt", headers={"Retry-After": "5"})
     if isinstance(error, TemplateError):
         return InvalidRequest(f"the model's chat template refuses these messages: {error}", param="messages")
+    if isinstance(error, UpstreamFailed):
+        return BadUpstream(str(error))
     if isinstance(error, EngineError):
         return ApiError(f"generation failed: {error}", code="generation_failed")
     return ApiError("the server failed on this request; its log has the reason under the request id")

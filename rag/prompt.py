@@ -39,7 +39,7 @@ _LEAST_PASSAGE_TOKENS = 32
 class Prompt:
     """What the model reads, and the numbered passages in it."""
 
-    token_ids: list[int]
+    token_ids: Sequence[int]
     sources: tuple[Source, ...]
 
 

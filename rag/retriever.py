@@ -7,9 +7,9 @@ from functools import partial
 from itertools import pairwise
 from threading import Lock
 
-from ingest.values import Chunk
+from ingest.values import Chunk, embedding_text
 from rag.language import coverage, is_chinese, terms
-from rag.ports import Embedder, Library
+from rag.ports import Embedder, Library, Reranker
 from rag.relevance import Calibration, Nearness, calibrate
 
 # What nearness in meaning counts beside the words, where the embedder knows the language: on the questions it
@@ -17,13 +17,14 @@ from rag.relevance import Calibration, Nearness, calibrate
 _DENSE_WEIGHT = 0.75
 # What is clearly worse than the best is left out.
 _LEAST_OF_BEST = 0.5
+_RERANKED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Passage:
     """One or more neighbouring chunks of a document.
 
-    score: 0 to about 1, see fuse().
+    score: 0 to about 1, see fuse(); the reranker's where there is one.
     similarity: cosine with the question, 0 without an embedder.
     """
 
@@ -62,9 +63,16 @@ class Retriever:
     """Searches a library for questions. Thread-safe; calls block."""
 
     def __init__(
-        self, *, embedder: Embedder | None, library: Library, limit: int = 6, candidates: int = 40
+        self,
+        *,
+        embedder: Embedder | None,
+        library: Library,
+        reranker: Reranker | None = None,
+        limit: int = 6,
+        candidates: int = 40,
     ) -> None:
         self.embedder = embedder
+        self._reranker = reranker
         self._library = library
         self._limit = limit
         self._candidates = candidates
@@ -92,7 +100,7 @@ class Retriever:
             found = self._search(query, collections, n_candidates, accepts)
             # What is not accepted takes no place: look further down until there is enough, or nothing left.
             if accepts is None or len(found) >= limit or n_candidates >= n_chunks:
-                return _merge(found[:limit])
+                return _merge(self._reranked(query, found, limit))
             n_candidates *= 4
 
     def _search(
@@ -120,6 +128,18 @@ class Retriever:
             if is_close or nearness.is_relevant(near, shares.get(chunk_id, 0.0), held):
                 found.append((chunk, score, near))
         return found
+
+    def _reranked(
+        self, query: str, found: list[tuple[Chunk, float, float]], limit: int
+    ) -> list[tuple[Chunk, float, float]]:
+        """Let the reranker choose among the first, where there is one."""
+        if self._reranker is None or not found:
+            return found[:limit]
+        first = found[: max(limit, _RERANKED)]
+        texts = [embedding_text(chunk.heading_path, chunk.text) for chunk, _, _ in first]
+        scores = self._reranker.rerank(query, texts)
+        ranked = sorted(zip(first, scores, strict=True), key=lambda item: -item[1])
+        return [(chunk, float(score), near) for (chunk, _, near), score in ranked[:limit]]
 
     def _n_chunks(self, collections: frozenset[str] | None) -> int:
         known = self._library.collections()

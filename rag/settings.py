@@ -62,6 +62,23 @@ class Settings(BaseSettings):
     chat_model: str | None = "starter-chat"
     embedding_model: str = "starter-embedding"
     rerank_model: str | None = None
+    # Each of the three may run elsewhere, behind an OpenAI-compatible URL; the model is then its name there.
+    chat_url: str | None = None
+    chat_key: SecretStr | None = None
+    chat_context: int = Field(
+        8192, ge=512, le=1 << 24, description="a whole number of tokens from 512 to 16777216"
+    )
+    """How much the chat model at `chat_url` reads, where it does not say so itself."""
+    embedding_url: str | None = None
+    embedding_key: SecretStr | None = None
+    embedding_tokens: int = Field(
+        512, ge=64, le=1 << 20, description="a whole number of tokens from 64 to 1048576"
+    )
+    """How much the embedding model at `embedding_url` reads at once."""
+    embedding_query_prefix: str = ""
+    embedding_document_prefix: str = ""
+    rerank_url: str | None = None
+    rerank_key: SecretStr | None = None
     threads: int | None = Field(None, ge=1, le=256, description="a whole number from 1 to 256")
     cache_tokens: int | None = Field(
         None, ge=256, le=1 << 24, description="a whole number of tokens from 256 to 16777216"
@@ -107,7 +124,16 @@ class Settings(BaseSettings):
                 raise ValueError("starts with [ and is not a JSON list") from error
         return [part.strip() for part in value.split(",") if part.strip()]
 
-    @field_validator("chat_model", "rerank_model", "chroma_url", "public_url", mode="before")
+    @field_validator(
+        "chat_model",
+        "rerank_model",
+        "chat_url",
+        "embedding_url",
+        "rerank_url",
+        "chroma_url",
+        "public_url",
+        mode="before",
+    )
     @classmethod
     def _none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.strip().lower() in {"", "none"} else value
@@ -125,6 +151,15 @@ class Settings(BaseSettings):
         return keys
 
     @model_validator(mode="after")
+    def _check_remote_models(self) -> Self:
+        for role in ("chat", "embedding", "rerank"):
+            url, model = getattr(self, f"{role}_url"), getattr(self, f"{role}_model")
+            if url and (model is None or model.startswith("starter-")):
+                name = f"QUARRY_{role.upper()}"
+                raise ValueError(f"{name}_URL needs {name}_MODEL: the name of the model there")
+        return self
+
+    @model_validator(mode="after")
     def _check_limited_keys(self) -> Self:
         keys = {key.get_secret_value() for key in self.api_keys}
         for number, key in enumerate(self.key_collections, 1):
@@ -132,7 +167,7 @@ class Settings(BaseSettings):
                 raise ValueError(f"QUARRY_KEY_COLLECTIONS: key {number} is not among QUARRY_API_KEYS")
         return self
 
-    @field_validator("chroma_url", "public_url")
+    @field_validator("chroma_url", "public_url", "chat_url", "embedding_url", "rerank_url")
     @classmethod
     def _check_url(cls, url: str | None) -> str | None:
         if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):

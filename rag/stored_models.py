@@ -26,20 +26,31 @@ class Models:
     """The files that the settings name."""
 
     chat: Path | None
-    embedding: Path
+    embedding: Path | None
+    rerank: Path | None = None
 
 
 def in_use(settings: Settings) -> list[str]:
-    """Name the models of the settings as they are written there."""
-    return [spec for spec in (settings.chat_model, settings.embedding_model) if spec]
+    """Name the models of the settings that run here, as they are written there."""
+    roles = (
+        (settings.chat_model, settings.chat_url),
+        (settings.embedding_model, settings.embedding_url),
+        (settings.rerank_model, settings.rerank_url),
+    )
+    return [spec for spec, url in roles if spec and not url]
 
 
 def find(settings: Settings) -> Models:
     """Find the models on disk. Raises: ModelNotFound, naming the pull command."""
     store = ModelStore(settings.models_dir)
+
+    def path(spec: str | None, url: str | None) -> Path | None:
+        return store.resolve(spec) if spec and not url else None
+
     return Models(
-        chat=store.resolve(settings.chat_model) if settings.chat_model else None,
-        embedding=store.resolve(settings.embedding_model),
+        chat=path(settings.chat_model, settings.chat_url),
+        embedding=path(settings.embedding_model, settings.embedding_url),
+        rerank=path(settings.rerank_model, settings.rerank_url),
     )
 
 

@@ -22,22 +22,30 @@ from rag.terminal import count_progress, print_error, show_next_steps, show_repo
 
 if TYPE_CHECKING:
     from engine.engine import Engine
+    from engine.remote import MixedEngine
     from ingest.library import Library
 
 
 @contextmanager
-def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine, Library]]":
+def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine | MixedEngine, Library]]":
     """Open the engine and the library, and close them in the other order."""
     from engine.engine import Engine
     from ingest.library import Library
+    from rag.upstreams import with_upstreams
 
-    engine = Engine.open(
+    local = Engine.open(
         chat_model=models.chat,
         embedding_model=models.embedding,
+        rerank_model=models.rerank,
         threads=settings.threads,
         cache_tokens=settings.cache_tokens,
         queue_limit=settings.queue_limit,
     )
+    try:
+        engine = with_upstreams(local, settings)
+    except BaseException:
+        local.close()
+        raise
     try:
         assert engine.embedder is not None  # noqa: S101 (an embedding model was given)
         library = Library.open(

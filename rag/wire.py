@@ -73,7 +73,9 @@ class StreamOptions(_Body):
 
 
 class ChatRequest(_Body):
-    """POST /v1/chat/completions. `top_k`, `min_p`, `repetition_penalty`, `sources_footer` are our own."""
+    """POST /v1/chat/completions. `sources_footer` is our own; `top_k`, `min_p`, `repetition_penalty` and
+    `chat_template_kwargs` (of which `enable_thinking` is read) are those of other servers.
+    """
 
     model: String = Field(min_length=1, max_length=512)
     messages: list[ChatMessage] = Field(min_length=1, max_length=10_000)
@@ -99,6 +101,7 @@ class ChatRequest(_Body):
     tool_choice: String | dict[str, Any] | None = None
     parallel_tool_calls: StrictBool | None = True
     reasoning_effort: String | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
     sources_footer: StrictBool | None = None
 
 
@@ -190,6 +193,23 @@ def refuse_fields(body: BaseModel, unsupported: Mapping[str, tuple[Any, ...]]) -
         if not any(type(extra.get(name)) is type(value) and extra.get(name) == value for value in harmless):
             instead = f": {_INSTEAD[name]}" if name in _INSTEAD else ""
             raise UnsupportedParameter(f"{name} is not supported here{instead}", param=name)
+
+
+def read_switch(body: ChatRequest) -> bool | None:
+    """Read `enable_thinking`, the other way to ask for thoughts.
+
+    Raises: UnsupportedParameter for the rest, InvalidRequest.
+    """
+    given = body.chat_template_kwargs or {}
+    if unknown := given.keys() - {"enable_thinking"}:
+        raise UnsupportedParameter(
+            f"chat_template_kwargs.{min(unknown)[:40]} is not supported here: enable_thinking is",
+            param="chat_template_kwargs",
+        )
+    wanted = given.get("enable_thinking")
+    if wanted is not None and not isinstance(wanted, bool):
+        raise InvalidRequest("enable_thinking must be true or false", param="chat_template_kwargs")
+    return wanted
 
 
 def check_supported(body: ChatRequest) -> None:

@@ -91,13 +91,22 @@ def _read(body: wire.ChatRequest, service: Service, caller: Caller) -> Ask:
     chat = service.parts.engine.chat
     thinks = chat is not None and chat.thinks
     thinking = wire.read_effort(body.reasoning_effort, thinks=thinks, param="reasoning_effort")
+    switch = wire.read_switch(body)
     params = wire.generation_params(body, temperature=target.usual_temperature, tenant=caller.tenant)
     footer = service.settings.sources_footer if body.sources_footer is None else body.sources_footer
     tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls is not False)
     form = read_response_format(body.response_format)
     if form is not None:
         params = replace(params, grammar=form.grammar)
-    return Ask(target, messages, params, with_footer=footer, form=form, tools=tools, thinking=thinking)
+    return Ask(
+        target,
+        messages,
+        params,
+        with_footer=footer,
+        form=form,
+        tools=tools,
+        thinking=thinking if switch is None else switch,
+    )
 
 
 @dataclass(slots=True)

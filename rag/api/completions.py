@@ -65,6 +65,8 @@ async def tokenize(body: wire.TokenizeRequest, request: Request) -> dict[str, An
         tokens = await to_thread.run_sync(partial(chat.tokenize, body.prompt, special=False))
     else:
         tokens = await to_thread.run_sync(chat.prompt_tokens, wire.plain_messages(body))
+    if not isinstance(tokens, list):
+        raise UnsupportedParameter(f"{chat.name} runs elsewhere, and its vocabulary is not known here")
     return {"count": len(tokens), "max_model_len": chat.context_length, "tokens": tokens}
 
 
@@ -120,7 +122,7 @@ def _read(
     return starts, sum(map(len, prompts))
 
 
-def _prompts(body: wire.CompletionRequest, chat: ChatModel) -> list[list[int]]:
+def _prompts(body: wire.CompletionRequest, chat: ChatModel) -> list[Sequence[int]]:
     given = body.prompt
     if isinstance(given, str):
         items: list[str | list[int]] = [given]

@@ -10,10 +10,12 @@ from pathlib import Path
 import openai
 
 from engine.engine import Engine
+from engine.remote import MixedEngine
 from ingest.library import Library
 from rag.app import create_app
 from rag.server import Server
 from rag.settings import Settings
+from rag.upstreams import with_upstreams
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Served:
 
     url: str
     documents: Path
-    engine: Engine
+    engine: Engine | MixedEngine
     key: str
 
     @property
@@ -39,13 +41,20 @@ class Served:
 
 @contextmanager
 def serve(
-    folder: Path, settings: Settings, *, chat: Path | None, embedding: Path, key: str = "any"
+    folder: Path,
+    settings: Settings,
+    *,
+    chat: Path | None = None,
+    embedding: Path | None = None,
+    rerank: Path | None = None,
+    key: str = "any",
 ) -> Iterator[Served]:
-    """Read `folder`/documents and serve it to clients that use `key`."""
+    """Read `folder`/documents and serve it to clients that use `key`; models without a file run elsewhere."""
     documents = folder / "documents"
     documents.mkdir(exist_ok=True)
     settings = settings.model_copy(update={"documents_dir": documents, "data_dir": folder / "data"})
-    engine = Engine.open(chat_model=chat, embedding_model=embedding, threads=2)
+    local = Engine.open(chat_model=chat, embedding_model=embedding, rerank_model=rerank, threads=2)
+    engine = with_upstreams(local, settings)
     assert engine.embedder is not None
     library = Library.open(
         folder / "data", documents_dir=documents, embedder=engine.embedder, settle_seconds=0.1

@@ -97,6 +97,9 @@ class FakeChat:
         self.generations: list[FakeGeneration] = []
         self._tokens = WordTokens()
 
+    def opens_thought(self, prompt: Sequence[int]) -> bool:
+        return self.detokenize(prompt[-8:]).endswith("<think>")
+
     def count_tokens(self, text: str) -> int:
         return len(self.tokenize(text, special=False))
 
@@ -277,6 +280,7 @@ class FakeEngine:
 
     chat: FakeChat | None
     embedder: FakeEmbedder | None
+    reranker: Any = None
 
     def status(self) -> EngineStatus:
         return EngineStatus("generic", 1, 0, 0, SchedulerStatus(2, 1, 0, 8, 6, 100, 20, 0))

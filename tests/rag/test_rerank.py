@@ -1,0 +1,105 @@
+"""/v1/rerank, and what a reranker does for a search."""
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from rag.app import create_app
+from rag.language import terms
+from rag.settings import Settings
+
+DOCUMENTS = [
+    "Trains are booked in second class.",
+    "Vacation days carry over.",
+    "Salaries arrive on the 25th.",
+]
+
+
+class WordReranker:
+    """Scores a passage by the share of the question's words in it; of equal ones the longer is better."""
+
+    name = "word-share"
+    max_tokens = 512
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def rerank(self, query: str, passages: Sequence[str]) -> NDArray[np.float32]:
+        self.asked.append(query)
+        asked = set(terms(query))
+        shares = [len(asked & set(terms(text))) / len(asked) + len(text) / 1e6 for text in passages]
+        return np.array(shares, np.float32)
+
+
+@pytest.fixture
+async def client(engine: Any, library: Any) -> AsyncIterator[httpx.AsyncClient]:
+    engine.reranker = WordReranker()
+    transport = httpx.ASGITransport(create_app(Settings(), engine=engine, library=library))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+        yield client
+
+
+@pytest.mark.parametrize("model", ["word-share", "rerank-v3.5", "jina-reranker-v2-base-multilingual"])
+async def test_documents_are_ordered(client: httpx.AsyncClient, model: str) -> None:
+    body = {"model": model, "query": "Which vacation days carry over?", "documents": DOCUMENTS}
+    answer = (await client.post("/v1/rerank", json=body)).json()
+    results = answer["results"]
+    assert results[0]["index"] == 1
+    scores = [result["relevance_score"] for result in results]
+    assert scores == sorted(scores, reverse=True)
+    assert "document" not in results[0]
+    assert answer["model"] == model
+
+
+async def test_best_documents_come_with_their_text(client: httpx.AsyncClient) -> None:
+    documents = [{"text": text, "id": number} for number, text in enumerate(DOCUMENTS * 20)]
+    body = {"model": "word-share", "query": "When do salaries arrive?", "documents": documents}
+    answer = await client.post("/v1/rerank", json={**body, "top_n": 2, "return_documents": True})
+    results = answer.json()["results"]
+    assert [result["document"] for result in results] == [{"text": DOCUMENTS[2]}] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "status", "code"),
+    [
+        pytest.param({"model": "nothing"}, 404, "model_not_found", id="model"),
+        pytest.param({"documents": []}, 400, "invalid_request", id="no documents"),
+        pytest.param({"documents": ["x"] * 1001}, 400, "invalid_request", id="too many"),
+        pytest.param({"documents": ["x", " "]}, 400, "invalid_request", id="empty one"),
+        pytest.param({"query": ""}, 400, "invalid_request", id="no query"),
+        pytest.param({"top_n": 0}, 400, "invalid_request", id="none wanted"),
+        pytest.param({"rank_fields": ["title"]}, 400, "unsupported_parameter", id="fields"),
+    ],
+)
+async def test_wrong_request_says_why(
+    client: httpx.AsyncClient, change: dict[str, Any], status: int, code: str
+) -> None:
+    body = {"model": "word-share", "query": "q", "documents": ["d"], **change}
+    response = await client.post("/v1/rerank", json=body)
+    assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+
+
+async def test_without_a_reranker_it_is_said(engine: Any, library: Any) -> None:
+    transport = httpx.ASGITransport(create_app(Settings(), engine=engine, library=library))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:8080") as client:
+        body = {"model": "rerank", "query": "q", "documents": ["d"]}
+        response = await client.post("/v1/rerank", json=body)
+    assert response.status_code == 503
+    assert "QUARRY_RERANK_MODEL" in response.json()["error"]["message"]
+
+
+async def test_search_follows_the_reranker(client: httpx.AsyncClient, library: Any, engine: Any) -> None:
+    library.put("a.txt", "To bake a plum cake, plum cake, plum cake.")
+    library.put(
+        "b.txt",
+        "How long the plum cake bakes depends on the oven; in ours it takes some 45 minutes at 180 degrees.",
+    )
+    body = {"query": "How long does the plum cake bake?", "limit": 2, "model": "quarry-default"}
+    results = (await client.post("/v1/library/search", json=body)).json()["results"]
+    assert [result["path"] for result in results] == ["b.txt", "a.txt"]
+    assert engine.reranker.asked == [body["query"]]
+    assert results[0]["score"] > results[1]["score"]
