@@ -96,7 +96,7 @@ async def test_search_follows_the_reranker(client: httpx.AsyncClient, library: A
     library.put("a.txt", "To bake a plum cake, plum cake, plum cake.")
     library.put(
         "b.txt",
-        "How long the plum cake bakes depends on the oven; in ours it takes some 45 minutes at 180 degrees.",
+        "A plum cake, which some bake for 45 minutes at 180 degrees, takes its time in our oven.",
     )
     body = {"query": "How long does the plum cake bake?", "limit": 2, "model": "quarry-default"}
     results = (await client.post("/v1/library/search", json=body)).json()["results"]
