@@ -26,23 +26,30 @@ from engine.errors import ConversionError
 from engine.safetensors_folder import StoredTensor
 
 _BERT, _NOMIC = gguf.MODEL_ARCH.BERT, gguf.MODEL_ARCH.NOMIC_BERT
+_JINA, _MODERN = gguf.MODEL_ARCH.JINA_BERT_V2, gguf.MODEL_ARCH.MODERN_BERT
 _HEADED = "ForSequenceClassification"
 ENCODERS = {
     **dict.fromkeys(("BertModel", "BertForMaskedLM", f"Bert{_HEADED}"), _BERT),
     **dict.fromkeys(("RobertaModel", "RobertaForMaskedLM", f"Roberta{_HEADED}"), _BERT),
     **dict.fromkeys(("XLMRobertaModel", "XLMRobertaForMaskedLM", f"XLMRoberta{_HEADED}"), _BERT),
     "NomicBertModel": _NOMIC,
+    **dict.fromkeys(("JinaBertModel", "JinaBertForMaskedLM"), _JINA),
+    **dict.fromkeys(("ModernBertModel", "ModernBertForMaskedLM", f"ModernBert{_HEADED}"), _MODERN),
 }
-_UNUSED = ("cls.", "lm_head.", "embeddings.position_ids")
-_PREFIXES = ("bert.", "roberta.")
-_PARTS = ("weight", "bias")
+_UNUSED = ("cls.", "lm_head.", "decoder.", "embeddings.position_ids")
+_PREFIXES = ("bert.", "roberta.", "model.")
 # The heads of Bert and RoBERTa are one thing under two names: a matrix, a tangent, a matrix.
 _HEAD = {
     "pooler.dense": "cls",
     "classifier.dense": "cls",
     "classifier.out_proj": "cls.output",
     "classifier": "cls.output",
+    "head.dense": "cls",
+    "head.norm": "cls.norm",
 }
+# Matrices that hold gate and up, in this order.
+_JOINED = {"mlp.gated_layers": ("gated_layers_w", "gated_layers_v")}
+_JOINED["mlp.up_gated_layer"] = _JOINED["mlp.gated_layers"][::-1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,10 @@ class EncoderConversion:
                 yield f"{_HEAD[module]}.{part}", stored
         elif name == "embeddings.position_embeddings.weight":
             yield name, rows_of(stored, self.first_position, self.n_context)
+        elif joined := next((names for end, names in _JOINED.items() if module.endswith(end)), None):
+            for i, half in enumerate(joined):
+                renamed = f"{module.rpartition('.')[0]}.{half}.{part}"
+                yield renamed, rows_of(stored, i * self.n_ff, self.n_ff)
         else:
             yield name, stored
 
@@ -104,26 +115,29 @@ class EncoderConversion:
             "attn_k.bias": (self.n_embd,),
             "attn_v.bias": (self.n_embd,),
             "ffn_gate.weight": (self.n_ff, self.n_embd),
-            "ffn_up.weight": (self.n_ff, self.n_embd),
+            "ffn_up.weight": ((2 if self.arch is _MODERN else 1) * self.n_ff, self.n_embd),
             "ffn_down.weight": (self.n_embd, self.n_ff),
             "cls.weight": square,
         }
         return shapes.get(re.sub(r"^blk\.\d+\.", "", name))
 
     def required(self) -> Iterator[str]:
-        yield from ("token_embd.weight", "token_embd_norm.weight", "token_embd_norm.bias")
+        yield from ("token_embd.weight", "token_embd_norm.weight")
         if self.has_head:
-            yield from ("cls.weight", "cls.bias", "cls.output.weight", "cls.output.bias")
-        names: tuple[str, ...]
-        layer = [f"{name}.{part}" for name in ("attn_output_norm", "layer_output_norm") for part in _PARTS]
+            yield from ("cls.weight", "cls.output.weight")
+        if self.arch is _MODERN:
+            yield "output_norm.weight"
+            layer = ["attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down"]
+            yield from (f"blk.{i}.attn_norm.weight" for i in range(1, self.n_layers))
+        else:
+            layer = ["attn_output", "attn_output_norm", "ffn_up", "ffn_down", "layer_output_norm"]
+            layer += ["attn_qkv"] if self.arch is _NOMIC else ["attn_q", "attn_k", "attn_v"]
+            layer += [] if self.arch is _BERT else ["ffn_gate"]
+            yield "token_embd_norm.bias"
         if self.arch is _BERT:
             yield from ("position_embd.weight", "token_types.weight")
-            names = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_up", "ffn_down")
-            layer += [f"{name}.{part}" for name in names for part in _PARTS]
-        else:
-            names = ("attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
-            layer += [f"{name}.weight" for name in names]
-        yield from (f"blk.{i}.{name}" for i in range(self.n_layers) for name in layer)
+            yield from (f"blk.{i}.{name}.bias" for i in range(self.n_layers) for name in layer)
+        yield from (f"blk.{i}.{name}.weight" for i in range(self.n_layers) for name in layer)
 
     def extra_tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         return iter(())
@@ -138,9 +152,19 @@ class EncoderConversion:
         writer.add_causal_attention(False)
         writer.add_token_type_count(read_number(self.config, "type_vocab_size", int, 1))
         if self.arch is _NOMIC:
-            writer.add_rope_freq_base(_rotary_base(self.config))
+            writer.add_rope_freq_base(_rotary_base(self.config, "rotary_emb_base", 1000.0))
+        if self.arch is _MODERN:
+            writer.add_sliding_window(read_size(self.config, "local_attention", MAX_SIZE, default=128))
+            writer.add_sliding_window_pattern(_global_period(self.config))
+            writer.add_rope_freq_base(_rotary_base(self.config, "global_rope_theta", 160000.0))
+            writer.add_rope_freq_base_swa(_rotary_base(self.config, "local_rope_theta", 10000.0))
+            writer.add_rope_scaling_type(gguf.RopeScalingType.NONE)
+            writer.add_vocab_size(self.n_vocab)
         if self.has_head:
             writer.add_pooling_type(gguf.PoolingType.RANK)
+            if self.arch is _MODERN:
+                pooling = str(self.config.get("classifier_pooling", "cls"))
+                writer.add_string("quarry.classifier.pooling", pooling)
             labels = self.config.get("id2label")
             if isinstance(labels, Mapping) and labels:
                 writer.add_classifier_output_labels([str(labels[key]) for key in sorted(labels, key=str)])
@@ -162,6 +186,7 @@ def find_encoder(name: str, config: Mapping[str, Any]) -> EncoderConversion:
     if arch is _NOMIC and n_context == 8192:
         # nomic-embed-text is trained for 2048; beyond it needs scaled positions, which its file leaves out.
         n_context = read_number(config, "max_trained_positions", int, 2048)
+    epsilon = "norm_eps" if arch is _MODERN else names["epsilon"]
     return EncoderConversion(
         name=name,
         arch=arch,
@@ -172,7 +197,7 @@ def find_encoder(name: str, config: Mapping[str, Any]) -> EncoderConversion:
         n_heads=read_size(config, names["heads"], MAX_SIZE),
         n_vocab=read_size(config, "vocab_size", MAX_SIZE),
         n_context=n_context - first,
-        epsilon=read_number(config, names["epsilon"], float, 1e-12),
+        epsilon=read_number(config, epsilon, float, 1e-5 if arch is _MODERN else 1e-12),
         first_position=first,
     )
 
@@ -210,16 +235,44 @@ def _check(arch: gguf.MODEL_ARCH, config: Mapping[str, Any]) -> None:
             "rotary_emb_fraction": (1, 1.0),
             "rotary_emb_interleaved": (False,),
         }
+    if arch is _JINA:
+        expected = {
+            "hidden_act": ("gelu",),
+            "position_embedding_type": ("alibi",),
+            "feed_forward_type": ("geglu",),
+        }
+    if arch is _MODERN:
+        expected = {
+            "hidden_activation": ("gelu",),
+            "classifier_activation": ("gelu",),
+            "classifier_pooling": ("cls", "mean"),
+            "norm_bias": (False,),
+        }
     for key, allowed in expected.items():
         value = config.get(key)
         if value is not None and value not in allowed:
             raise ConversionError(f"{key} is {value!r}; {' or '.join(map(repr, allowed))} is expected")
 
 
-def _rotary_base(config: Mapping[str, Any]) -> float:
+def _rotary_base(config: Mapping[str, Any], key: str, default: float) -> float:
+    """Return the base of rotary positions: `key`, or where the library's own classes write it."""
     rope = config.get("rope_parameters")
+    if isinstance(rope, Mapping) and "rope_type" not in rope:
+        rope = rope.get("sliding_attention" if key.startswith("local") else "full_attention")
     if not isinstance(rope, Mapping):
-        return read_number(config, "rotary_emb_base", float, 10000.0)
+        return read_number(config, key, float, default)
     if rope.get("rope_type", "default") != "default":
         raise ConversionError(f"rope_type is {rope.get('rope_type')!r}; 'default' is expected")
-    return read_number(rope, "rope_theta", float, 1000.0)
+    return read_number(rope, "rope_theta", float, default)
+
+
+def _global_period(config: Mapping[str, Any]) -> int:
+    """Return how many layers lie from one that sees everything to the next. Raises: ConversionError."""
+    kinds = config.get("layer_types")
+    if not isinstance(kinds, list) or not kinds:
+        return read_size(config, "global_attn_every_n_layers", MAX_LAYERS, default=3)
+    places = [i for i, kind in enumerate(kinds) if kind == "full_attention"]
+    period = places[1] if len(places) > 1 else len(kinds)
+    if places != list(range(0, len(kinds), period)):
+        raise ConversionError(f"layer_types is {kinds!r:.200}; every n-th full_attention is expected")
+    return period

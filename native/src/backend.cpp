@@ -129,6 +129,19 @@ void Backend::select(const Buffer& x, std::span<const std::size_t> rows, Buffer&
     }
 }
 
+void Backend::average(const Buffer& x, std::span<const SequenceRows> sequences, Buffer& out) const {
+    std::vector<double> sums(x.width());
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+        std::fill(sums.begin(), sums.end(), 0.0);
+        for (std::size_t r = 0; r < sequences[i].n_rows; ++r) {
+            const float* row = x.row(sequences[i].first_row + r);
+            for (std::size_t d = 0; d < sums.size(); ++d) sums[d] += static_cast<double>(row[d]);
+        }
+        const auto n = static_cast<double>(sequences[i].n_rows);
+        for (std::size_t d = 0; d < sums.size(); ++d) out.row(i)[d] = static_cast<float>(sums[d] / n);
+    }
+}
+
 void Backend::read(const Buffer& x, std::size_t row, float* out) const {
     std::memcpy(out, x.row(row), x.width() * sizeof(float));
 }
@@ -257,6 +270,14 @@ void Backend::tanh(Buffer& x, std::size_t n) {
     });
 }
 
+void Backend::multiply(const Buffer& x, std::size_t n, Buffer& out) {
+    each_row(n, x.width(), [&](std::size_t i) {
+        const float* from = x.row(i);
+        float* to = out.row(i);
+        for (std::size_t d = 0; d < x.width(); ++d) to[d] *= from[d];
+    });
+}
+
 void Backend::add(const Buffer& x, std::size_t n, Buffer& out) {
     each_row(n, x.width(), [&](std::size_t i) { kernels_.add(x.row(i), x.width(), out.row(i)); });
 }
@@ -343,6 +364,7 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
         float* out_rows[kMaxChunk];
         std::size_t n_visible[kMaxChunk];
         std::size_t first_visible[kMaxChunk];
+        std::size_t positions[kMaxChunk];
         const auto place = [&](std::size_t r) {
             const std::size_t pair = item.first + r;
             return std::pair(item.sequence->first_row + pair / group,
@@ -359,13 +381,20 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
                            (causal ? (item.first + r) / group + 1 : item.sequence->n_rows);
             first_visible[r] =
                 scoring.window > 0 && n_visible[r] > scoring.window ? n_visible[r] - scoring.window : 0;
+            positions[r] = item.sequence->first_position + (item.first + r) / group;
+            if (!causal && scoring.reach > 0) {
+                n_visible[r] = std::min(n_visible[r], positions[r] + scoring.reach + 1);
+                first_visible[r] = positions[r] > scoring.reach ? positions[r] - scoring.reach : 0;
+            }
         }
         const std::size_t n_blocks = (n_visible[item.n - 1] + kKeysPerBlock - 1) / kKeysPerBlock;
         for (std::size_t b = 0; b < n_blocks; ++b) {
             blocks[b] = cache.block(layer, item.sequence->blocks[b], item.head);
         }
-        kernels_.attend({item.n, padded, query_rows, first_visible, n_visible, scoring.soft_cap, blocks,
-                         out_rows, carver.take<float>(attention_scratch(padded))});
+        // Query heads that share keys have slopes of their own; models with slopes share none.
+        const float slope = scoring.slopes.empty() ? 0 : scoring.slopes[item.head * group];
+        kernels_.attend({item.n, padded, query_rows, first_visible, n_visible, scoring.soft_cap, slope,
+                         positions, blocks, out_rows, carver.take<float>(attention_scratch(padded))});
         for (std::size_t r = 0; r < item.n; ++r) {
             const auto [row, at] = place(r);
             std::memcpy(out.row(row) + at, out_rows[r], dim * sizeof(float));

@@ -67,6 +67,8 @@ struct Scoring {
     float scale = 0;         // 0: 1 / sqrt(head_dim)
     float soft_cap = 0;      // scores become cap * tanh(score / cap); 0: they stay
     std::size_t window = 0;  // keys that a query sees, its own among them; 0: all before it
+    std::size_t reach = 0;   // keys on either side that a query sees where attention is not causal; 0: all
+    std::span<const float> slopes = {};  // of each query head: what a score loses for each place between
 };
 
 // Tokens of one sequence in a batch.
@@ -105,6 +107,8 @@ class Backend {
     void gather(const GgufTensor& table, std::span<const std::int32_t> ids, Buffer& out,
                 bool accumulate = false);
     void select(const Buffer& x, std::span<const std::size_t> rows, Buffer& out) const;
+    // Row i becomes the mean of the rows of sequence i.
+    void average(const Buffer& x, std::span<const SequenceRows> sequences, Buffer& out) const;
     void read(const Buffer& x, std::size_t row, float* out) const;
 
     // Each out[i] = x[i] * weight^T (+ bias), for n rows; the projections share the preparation of x.
@@ -119,6 +123,7 @@ class Backend {
     void gelu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out);
     void gelu(Buffer& x, std::size_t n);
     void tanh(Buffer& x, std::size_t n);
+    void multiply(const Buffer& x, std::size_t n, Buffer& out);
     void add(const Buffer& x, std::size_t n, Buffer& out);
     void scale(Buffer& x, std::size_t n, float factor);
     // x becomes cap * tanh(x / cap).

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <numeric>
 #include <stdexcept>
 
 namespace quarry {
@@ -20,7 +21,35 @@ std::size_t blocks_of(std::size_t n_tokens) {
 }
 
 bool is_known(std::string_view architecture) {
-    return architecture == "bert" || architecture == "nomic-bert";
+    return architecture == "bert" || architecture == "nomic-bert" || architecture == "jina-bert-v2" ||
+           architecture == "modern-bert";
+}
+
+std::vector<double> frequencies(double base, std::size_t head_dim) {
+    std::vector<double> found;
+    for (std::size_t i = 0; i < head_dim; i += 2)
+        found.push_back(std::pow(base, -static_cast<double>(i) / static_cast<double>(head_dim)));
+    return found;
+}
+
+// Source: ALiBi, arXiv 2108.12409: a geometric sequence; heads beyond a power of two lie between the others.
+std::vector<float> slopes_of(std::size_t n_heads) {
+    std::size_t n = 1;
+    while (2 * n <= n_heads) n *= 2;
+    std::vector<float> slopes;
+    for (std::size_t h = 0; h < n_heads; ++h) {
+        const double power = h < n ? 8.0 * static_cast<double>(h + 1) / static_cast<double>(n)
+                                   : 4.0 * static_cast<double>(2 * (h - n) + 1) / static_cast<double>(n);
+        slopes.push_back(static_cast<float>(std::exp2(-power)));
+    }
+    return slopes;
+}
+
+void scale_to_one(float* vector, std::size_t width) {
+    double squares = 0;
+    for (std::size_t d = 0; d < width; ++d) squares += static_cast<double>(vector[d]) * vector[d];
+    const double factor = squares > 0 ? 1 / std::sqrt(squares) : 0;
+    for (std::size_t d = 0; d < width; ++d) vector[d] = static_cast<float>(vector[d] * factor);
 }
 
 }  // namespace
@@ -33,17 +62,21 @@ const char* name_of(Pooling pooling) {
 struct Encoder::Buffers {
     Buffers(std::size_t width, std::size_t feed_forward, std::size_t head_dim, std::size_t scores)
         : hidden(width),
+          input(width),
           queries(width),
           keys(width),
           values(width),
           attended(width),
           gate(feed_forward),
           up(feed_forward),
-          angles(head_dim),
-          first(width),
+          angles{Buffer(head_dim), Buffer(head_dim)},
+          pooled(width),
           head(width),
           scores(scores) {}
-    Buffer hidden, queries, keys, values, attended, gate, up, angles, first, head, scores;
+    Buffer hidden, input, queries, keys, values, attended, gate, up;
+    std::array<Buffer, 2> angles;
+    Buffer pooled, head, scores;
+    std::vector<std::size_t> rows;
     std::vector<std::int32_t> ids, positions, types;
     std::vector<BlockId> blocks;
     std::vector<SequenceRows> sequences;
@@ -58,8 +91,9 @@ Encoder::Encoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> 
       architecture_(file_->string("general.architecture")),
       prefix_(architecture_ + ".") {
     if (!is_known(architecture_)) {
-        throw GgufError("architecture '" + architecture_.substr(0, 80) +
-                        "' is not supported for embeddings; supported are bert, nomic-bert");
+        throw GgufError(
+            "architecture '" + architecture_.substr(0, 80) +
+            "' is not supported for embeddings; supported are bert, nomic-bert, jina-bert-v2, modern-bert");
     }
     load_sizes();
     const std::lock_guard lock(backend_->mutex());
@@ -100,29 +134,49 @@ void Encoder::load_embeddings() {
     if (type_embeddings_ != nullptr) {
         file_->tensor("token_types.weight", std::array<std::uint64_t, 2>{width_, type_embeddings_->rows()});
     }
-    if (architecture_ == "bert") {
-        position_embeddings_ =
-            &file_->tensor("position_embd.weight", std::array<std::uint64_t, 2>{width_, context_length_});
-    } else {
-        const std::size_t head_dim = width_ / n_heads_;
-        if (head_dim % 2 != 0) {
-            throw GgufError("key '" + prefix_ + "attention.head_count' makes heads of " +
-                            std::to_string(head_dim) + " values; rotary positions need an even number");
-        }
-        const std::string_view scaling = file_->string(prefix_ + "rope.scaling.type", "none");
-        if (scaling != "none") {
-            throw GgufError("key '" + prefix_ + "rope.scaling.type' is '" +
-                            std::string(scaling.substr(0, 40)) + "'; supported is none");
-        }
-        const double base = file_->real(prefix_ + "rope.freq_base", 1, 1e12, 10000);
-        for (std::size_t i = 0; i < head_dim; i += 2) {
-            frequencies_.push_back(std::pow(base, -static_cast<double>(i) / static_cast<double>(head_dim)));
-        }
-    }
+    load_positions();
     for (const auto* table : {token_embeddings_, position_embeddings_, type_embeddings_}) {
         if (table != nullptr) backend_->check_readable(*table);
     }
     embedding_norm_ = load_norm("token_embd_norm");
+    final_norm_ = load_norm("output_norm", architecture_ == "modern-bert");
+}
+
+void Encoder::load_positions() {
+    if (architecture_ == "bert") {
+        position_embeddings_ =
+            &file_->tensor("position_embd.weight", std::array<std::uint64_t, 2>{width_, context_length_});
+        return;
+    }
+    if (architecture_ == "jina-bert-v2") {
+        slopes_ = slopes_of(n_heads_);
+        return;
+    }
+    const std::size_t head_dim = width_ / n_heads_;
+    if (head_dim % 2 != 0) {
+        throw GgufError("key '" + prefix_ + "attention.head_count' makes heads of " +
+                        std::to_string(head_dim) + " values; rotary positions need an even number");
+    }
+    const std::string_view scaling = file_->string(prefix_ + "rope.scaling.type", "none");
+    if (scaling != "none") {
+        throw GgufError("key '" + prefix_ + "rope.scaling.type' is '" + std::string(scaling.substr(0, 40)) +
+                        "'; supported is none");
+    }
+    const double base = file_->real(prefix_ + "rope.freq_base", 1, 1e12, 10000);
+    const double local = file_->real(prefix_ + "rope.freq_base_swa", 1, 1e12, base);
+    frequencies_ = {frequencies(base, head_dim), frequencies(local, head_dim)};
+    if (architecture_ == "modern-bert") load_reach();
+}
+
+void Encoder::load_reach() {
+    const std::string_view activation = file_->string(prefix_ + "hidden_activation", "gelu");
+    if (activation != "gelu") {
+        throw GgufError("key '" + prefix_ + "hidden_activation' is '" +
+                        std::string(activation.substr(0, 40)) + "'; supported is gelu");
+    }
+    reach_ = file_->integer(prefix_ + "attention.sliding_window", 0, kMaxContext, 0) / 2;
+    const std::string key = prefix_ + "attention.sliding_window_pattern";
+    local_period_ = file_->integer(key, 1, kMaxLayers, 3);
 }
 
 void Encoder::load_head() {
@@ -135,7 +189,18 @@ void Encoder::load_head() {
         throw GgufError("tensor '" + last.name.substr(0, 80) + "' has " + std::to_string(last.rows()) +
                         " rows; a head has at most " + std::to_string(kMaxScores));
     }
-    if (output != nullptr && inner != nullptr) head_ = load("cls", width_, width_);
+    // As llama.cpp has it, unless the file says otherwise.
+    const std::string key = "quarry.classifier.pooling";
+    const std::string_view pooling = file_->string(key, architecture_ == "modern-bert" ? "mean" : "cls");
+    if (pooling != "mean" && pooling != "cls") {
+        throw GgufError("key '" + key + "' is '" + std::string(pooling.substr(0, 40)) +
+                        "'; supported are cls and mean");
+    }
+    head_pooling_ = pooling == "mean" ? Pooling::mean : Pooling::cls;
+    if (output != nullptr && inner != nullptr) {
+        head_ = load("cls", width_, width_);
+        head_norm_ = load_norm("cls.norm", false);
+    }
     head_output_ = load(output == nullptr ? "cls" : "cls.output", last.rows(), width_);
 }
 
@@ -163,7 +228,9 @@ std::vector<float> Encoder::load_vector(const std::string& name) {
 
 Encoder::Norm Encoder::load_norm(const std::string& name, bool required) {
     if (!required && file_->find_tensor(name + ".weight") == nullptr) return {};
-    return {load_vector(name + ".weight"), load_vector(name + ".bias")};
+    const bool has_bias = file_->find_tensor(name + ".bias") != nullptr || architecture_ != "modern-bert";
+    return {load_vector(name + ".weight"),
+            has_bias ? load_vector(name + ".bias") : std::vector<float>(width_)};
 }
 
 void Encoder::load_layer(std::size_t index) {
@@ -171,9 +238,15 @@ void Encoder::load_layer(std::size_t index) {
     Layer layer;
     load_attention(layer, prefix);
     load_feed_forward(layer, prefix);
-    layer.attention_norm = load_norm(prefix + "attn_output_norm");
-    layer.second_norm = load_norm(prefix + "attn_norm_2", false);
-    layer.output_norm = load_norm(prefix + "layer_output_norm");
+    if (architecture_ == "modern-bert") {
+        layer.first_norm = load_norm(prefix + "attn_norm", index > 0);
+        layer.feed_forward_norm = load_norm(prefix + "ffn_norm");
+        layer.is_local = reach_ > 0 && index % local_period_ != 0;
+    } else {
+        layer.attention_norm = load_norm(prefix + "attn_output_norm");
+        layer.second_norm = load_norm(prefix + "attn_norm_2", false);
+        layer.output_norm = load_norm(prefix + "layer_output_norm");
+    }
     layers_.push_back(std::move(layer));
 }
 
@@ -194,8 +267,18 @@ void Encoder::load_attention(Layer& layer, const std::string& prefix) {
 }
 
 void Encoder::load_feed_forward(Layer& layer, const std::string& prefix) {
-    if (architecture_ != "bert") layer.gate = load(prefix + "ffn_gate", feed_forward_, width_);
-    layer.up = load(prefix + "ffn_up", feed_forward_, width_);
+    const std::string name = prefix + "ffn_up";
+    const bool has_gate = file_->find_tensor(prefix + "ffn_gate.weight") != nullptr;
+    if (has_gate || architecture_ == "bert") {
+        if (has_gate) layer.gate = load(prefix + "ffn_gate", feed_forward_, width_);
+        layer.up = load(name, feed_forward_, width_);
+    } else {
+        // One matrix for both, the gate first; but Jina's models with norms of queries and keys have it last.
+        const bool is_last = !layer.query_norm.weight.empty();
+        const std::size_t n = feed_forward_;
+        layer.gate = load_rows(name, 2 * n, is_last ? n : 0, n, width_);
+        layer.up = load_rows(name, 2 * n, is_last ? 0 : n, n, width_);
+    }
     layer.down = load(prefix + "ffn_down", width_, feed_forward_);
 }
 
@@ -230,8 +313,12 @@ std::vector<float> Encoder::encode(std::span<const std::span<const std::int32_t>
     std::vector<float> out(batch.size() * width_);
     for (std::size_t first = 0; first < inputs.size();) {
         const std::size_t end = run_pass(inputs, first);
-        for (std::size_t i = first; i < end; ++i)
-            pool(buffers_->sequences[i - first], normalize, out.data() + i * width_);
+        pool(pooling_);
+        for (std::size_t i = first; i < end; ++i) {
+            float* vector = out.data() + i * width_;
+            backend_->read(buffers_->pooled, i - first, vector);
+            if (normalize) scale_to_one(vector, width_);
+        }
         first = end;
     }
     return out;
@@ -249,15 +336,18 @@ std::vector<float> Encoder::score(std::span<const EncoderInput> batch) {
     for (std::size_t first = 0; first < batch.size();) {
         const std::size_t end = run_pass(batch, first);
         const std::size_t n = end - first;
-        std::vector<std::size_t> rows;
-        for (const auto& sequence : b.sequences) rows.push_back(sequence.first_row);
-        for (Buffer* buffer : {&b.first, &b.head, &b.scores}) backend_->reserve(*buffer, n);
-        backend_->select(b.hidden, rows, b.first);
+        pool(head_pooling_);
+        for (Buffer* buffer : {&b.head, &b.scores}) backend_->reserve(*buffer, n);
         if (head_.rows > 0) {
-            backend_->matmul(b.first, n, {{&head_, &b.head}});
-            backend_->tanh(b.head, n);
+            backend_->matmul(b.pooled, n, {{&head_, &b.head}});
+            if (head_norm_.weight.empty()) {
+                backend_->tanh(b.head, n);
+            } else {
+                backend_->gelu(b.head, n);
+                norm(head_norm_, b.head, n);
+            }
         }
-        backend_->matmul(head_.rows > 0 ? b.head : b.first, n, {{&head_output_, &b.scores}});
+        backend_->matmul(head_.rows > 0 ? b.head : b.pooled, n, {{&head_output_, &b.scores}});
         for (std::size_t i = 0; i < n; ++i)
             backend_->read(b.scores, i, out.data() + (first + i) * n_scores());
         first = end;
@@ -273,6 +363,7 @@ std::size_t Encoder::run_pass(std::span<const EncoderInput> batch, std::size_t f
     place(batch.subspan(first, end - first));
     embed();
     for (const auto& layer : layers_) run_layer(layer, n);
+    norm(final_norm_, buffers_->hidden, n);
     return end;
 }
 
@@ -307,14 +398,17 @@ void Encoder::place(std::span<const EncoderInput> batch) {
 void Encoder::embed() {
     Buffers& b = *buffers_;
     const std::size_t n = b.ids.size();
-    for (Buffer* buffer : {&b.hidden, &b.queries, &b.keys, &b.values, &b.attended, &b.gate, &b.up, &b.angles})
+    for (Buffer* buffer :
+         {&b.hidden, &b.input, &b.queries, &b.keys, &b.values, &b.attended, &b.gate, &b.up}) {
         backend_->reserve(*buffer, n);
+    }
     backend_->gather(*token_embeddings_, b.ids, b.hidden);
-    if (position_embeddings_ != nullptr) {
-        backend_->gather(*position_embeddings_, b.positions, b.hidden, true);
-    } else {
+    if (position_embeddings_ != nullptr) backend_->gather(*position_embeddings_, b.positions, b.hidden, true);
+    for (std::size_t k = 0; k < frequencies_.size() && !frequencies_[k].empty(); ++k) {
+        backend_->reserve(b.angles[k], n);
         for (std::size_t i = 0; i < n; ++i)
-            backend_->set_angles(b.angles, i, static_cast<std::size_t>(b.positions[i]), frequencies_, 1);
+            backend_->set_angles(b.angles[k], i, static_cast<std::size_t>(b.positions[i]), frequencies_[k],
+                                 1);
     }
     if (type_embeddings_ != nullptr) backend_->gather(*type_embeddings_, b.types, b.hidden, true);
     norm(embedding_norm_, b.hidden, n);
@@ -322,52 +416,72 @@ void Encoder::embed() {
 
 void Encoder::run_layer(const Layer& layer, std::size_t n) {
     Buffers& b = *buffers_;
-    backend_->matmul(b.hidden, n,
+    const bool norms_first = !layer.first_norm.weight.empty();
+    if (norms_first) norm(layer.first_norm, b.hidden, n, b.input);
+    backend_->matmul(norms_first ? b.input : b.hidden, n,
                      {{&layer.query, &b.queries}, {&layer.key, &b.keys}, {&layer.value, &b.values}});
-    if (!layer.query_norm.weight.empty()) norm(layer.query_norm, b.queries, n);
-    if (!layer.key_norm.weight.empty()) norm(layer.key_norm, b.keys, n);
-    if (!frequencies_.empty()) {
-        backend_->rotate(b.queries, n, width_ / n_heads_, b.angles);
-        backend_->rotate(b.keys, n, width_ / n_heads_, b.angles);
+    norm(layer.query_norm, b.queries, n);
+    norm(layer.key_norm, b.keys, n);
+    if (!frequencies_[0].empty()) {
+        for (Buffer* buffer : {&b.queries, &b.keys})
+            backend_->rotate(*buffer, n, width_ / n_heads_, b.angles[layer.is_local ? 1 : 0]);
     }
+    Scoring scoring;
+    scoring.slopes = slopes_;
+    scoring.reach = layer.is_local ? reach_ : 0;
     backend_->attention(b.queries, b.keys, b.values, b.sequences, n_heads_, false, *b.keys_and_values, 0,
-                        b.attended);
+                        b.attended, scoring);
+    const bool adds_twice = !layer.second_norm.weight.empty();
+    if (adds_twice) {
+        b.rows.resize(n);
+        std::iota(b.rows.begin(), b.rows.end(), std::size_t{0});
+        backend_->select(b.hidden, b.rows, b.input);
+    }
     backend_->matmul(b.attended, n, {{&layer.attention_output, &b.hidden, true}});
     norm(layer.attention_norm, b.hidden, n);
+    if (adds_twice) {
+        backend_->add(b.input, n, b.hidden);
+        norm(layer.second_norm, b.hidden, n);
+    }
     feed_forward(layer, n);
     norm(layer.output_norm, b.hidden, n);
 }
 
 void Encoder::feed_forward(const Layer& layer, std::size_t n) {
     Buffers& b = *buffers_;
+    const bool norms_first = !layer.feed_forward_norm.weight.empty();
+    if (norms_first) norm(layer.feed_forward_norm, b.hidden, n, b.input);
+    const Buffer& x = norms_first ? b.input : b.hidden;
     if (layer.gate.rows == 0) {
-        backend_->matmul(b.hidden, n, {{&layer.up, &b.up}});
+        backend_->matmul(x, n, {{&layer.up, &b.up}});
         backend_->gelu(b.up, n);
     } else {
-        backend_->matmul(b.hidden, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}});
-        backend_->silu_multiply(b.gate, b.up, n, b.up);
+        backend_->matmul(x, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}});
+        if (architecture_ == "nomic-bert") {
+            backend_->silu_multiply(b.gate, b.up, n, b.up);
+        } else {
+            backend_->gelu(b.gate, n);
+            backend_->multiply(b.gate, n, b.up);
+        }
     }
     backend_->matmul(b.up, n, {{&layer.down, &b.hidden, true}});
 }
 
-void Encoder::norm(const Norm& norm, Buffer& x, std::size_t n) {
-    backend_->layer_norm(x, n, norm.weight, norm.bias, epsilon_, x);
+void Encoder::norm(const Norm& norm, const Buffer& x, std::size_t n, Buffer& out) {
+    backend_->layer_norm(x, n, norm.weight, norm.bias, epsilon_, out);
 }
 
-void Encoder::pool(const SequenceRows& rows, bool normalize, float* out) const {
-    std::vector<float> row(width_);
-    std::fill(out, out + width_, 0.0f);
-    const std::size_t begin = pooling_ == Pooling::last ? rows.n_rows - 1 : 0;
-    const std::size_t n = pooling_ == Pooling::mean ? rows.n_rows : 1;
-    for (std::size_t i = begin; i < begin + n; ++i) {
-        backend_->read(buffers_->hidden, rows.first_row + i, row.data());
-        for (std::size_t d = 0; d < width_; ++d) out[d] += row[d];
+void Encoder::pool(Pooling pooling) {
+    Buffers& b = *buffers_;
+    backend_->reserve(b.pooled, b.sequences.size());
+    if (pooling == Pooling::mean) {
+        backend_->average(b.hidden, b.sequences, b.pooled);
+        return;
     }
-    double squares = 0;
-    for (std::size_t d = 0; d < width_; ++d) squares += static_cast<double>(out[d]) * out[d];
-    const double length = normalize ? std::sqrt(squares) : static_cast<double>(n);
-    const double factor = length > 0 ? 1 / length : 0;
-    for (std::size_t d = 0; d < width_; ++d) out[d] = static_cast<float>(out[d] * factor);
+    b.rows.clear();
+    for (const auto& rows : b.sequences)
+        b.rows.push_back(rows.first_row + (pooling == Pooling::last ? rows.n_rows - 1 : 0));
+    backend_->select(b.hidden, b.rows, b.pooled);
 }
 
 }  // namespace quarry

@@ -2,6 +2,7 @@
 // its relatives that differ by positions, gates and norms.
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -49,10 +50,13 @@ class Encoder {
     };
     struct Layer {
         Weight query, key, value, attention_output, gate, up, down;
-        Norm query_norm, key_norm, attention_norm, second_norm, output_norm;
+        Norm query_norm, key_norm, first_norm, attention_norm, second_norm, feed_forward_norm, output_norm;
+        bool is_local = false;  // sees only its neighbours
     };
 
     void load_sizes();
+    void load_positions();
+    void load_reach();
     void load_embeddings();
     void load_head();
     void load_layer(std::size_t index);
@@ -72,8 +76,12 @@ class Encoder {
     void embed();
     void run_layer(const Layer& layer, std::size_t n);
     void feed_forward(const Layer& layer, std::size_t n);
-    void norm(const Norm& norm, Buffer& x, std::size_t n);
-    void pool(const SequenceRows& rows, bool normalize, float* out) const;
+    void norm(const Norm& norm, const Buffer& x, std::size_t n, Buffer& out);
+    void norm(const Norm& norm, Buffer& x, std::size_t n) {
+        if (!norm.weight.empty()) this->norm(norm, x, n, x);
+    }
+    // Leaves one row for each sequence of the pass in the buffer `pooled`.
+    void pool(Pooling pooling);
 
     std::shared_ptr<const GgufFile> file_;
     std::shared_ptr<Backend> backend_;
@@ -82,12 +90,16 @@ class Encoder {
                 feed_forward_ = 0;
     std::size_t weight_bytes_ = 0;
     float epsilon_ = 0;
-    Pooling pooling_ = Pooling::mean;
+    Pooling pooling_ = Pooling::mean, head_pooling_ = Pooling::cls;
     const GgufTensor* token_embeddings_ = nullptr;
     const GgufTensor* position_embeddings_ = nullptr;  // absent where positions are rotary
     const GgufTensor* type_embeddings_ = nullptr;      // may be absent
-    std::vector<double> frequencies_;                  // of rotary positions, [head_dim / 2]
-    Norm embedding_norm_;
+    // Of rotary positions, [head_dim / 2]: of layers that see everything, and of local ones.
+    std::array<std::vector<double>, 2> frequencies_;
+    std::vector<float> slopes_;  // of linear biases, one a head
+    std::size_t reach_ = 0;      // of local layers, to either side
+    std::size_t local_period_ = 0;
+    Norm embedding_norm_, final_norm_, head_norm_;
     std::vector<Layer> layers_;
     Weight head_, head_output_;  // head_ may be absent
 

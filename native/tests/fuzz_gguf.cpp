@@ -19,7 +19,10 @@ class Mutator {
   public:
     explicit Mutator(std::uint64_t seed) : random_(seed) {
         for (const TensorType* type : matrix_types()) {
-            for (const Draft& draft : {tiny_llama(*type), tiny_bert(*type)}) {
+            std::vector<Draft> drafts = tiny_encoders(*type);
+            drafts.push_back(tiny_llama(*type));
+            drafts.push_back(tiny_bert(*type));
+            for (const Draft& draft : drafts) {
                 originals_.push_back({draft.bytes(), draft.header().size()});
             }
         }

@@ -211,6 +211,98 @@ Draft tiny_bert(const TensorType& matrix) {
     return draft;
 }
 
+namespace {
+
+Draft encoder_draft(const std::string& architecture, const Sizes& sizes, const TensorType& matrix) {
+    Draft draft;
+    const std::string prefix = architecture + ".";
+    draft.keys.push_back({"general.architecture", text(architecture)});
+    draft.keys.push_back({"general.alignment", u32(32)});
+    add_sizes(draft, prefix, sizes);
+    draft.keys.push_back({prefix + "attention.layer_norm_epsilon", f32(1e-5f)});
+    draft.keys.push_back({prefix + "pooling_type", u32(2)});
+    add_vocabulary(draft);
+    add_matrix(draft, "token_embd.weight", matrix, kVocabulary, sizes.width);
+    return draft;
+}
+
+void add_norm(Draft& draft, const std::string& name, std::uint64_t width) {
+    add_vector(draft, name + ".weight", width);
+    add_vector(draft, name + ".bias", width);
+}
+
+Draft tiny_reranker(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    Draft draft = tiny_bert(matrix);
+    draft.key("bert.pooling_type").value = u32(4);
+    add_matrix(draft, "cls.weight", matrix, sizes.width, sizes.width);
+    add_vector(draft, "cls.bias", sizes.width);
+    add_matrix(draft, "cls.output.weight", matrix, 2, sizes.width);
+    add_vector(draft, "cls.output.bias", 2);
+    return draft;
+}
+
+Draft tiny_nomic(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    Draft draft = encoder_draft("nomic-bert", sizes, matrix);
+    draft.keys.push_back({"nomic-bert.rope.freq_base", f32(1000)});
+    draft.keys.push_back({"nomic-bert.rope.scaling.type", text("none")});
+    for (const char* name : {"token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm"})
+        add_norm(draft, name, sizes.width);
+    add_matrix(draft, "blk.0.attn_qkv.weight", matrix, 3 * sizes.width, sizes.width);
+    add_vector(draft, "blk.0.attn_qkv.bias", 3 * sizes.width);
+    add_matrix(draft, "blk.0.attn_output.weight", matrix, sizes.width, sizes.width);
+    add_matrix(draft, "blk.0.ffn_gate.weight", matrix, sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_up.weight", matrix, sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_down.weight", matrix, sizes.width, sizes.feed_forward);
+    return draft;
+}
+
+Draft tiny_jina(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    Draft draft = encoder_draft("jina-bert-v2", sizes, matrix);
+    for (const char* name : {"token_embd_norm", "blk.0.attn_output_norm", "blk.0.layer_output_norm",
+                             "blk.0.attn_norm_2", "blk.0.attn_q_norm", "blk.0.attn_k_norm"}) {
+        add_norm(draft, name, sizes.width);
+    }
+    for (const std::string name : {"attn_q", "attn_k", "attn_v", "attn_output"})
+        add_matrix(draft, "blk.0." + name + ".weight", matrix, sizes.width, sizes.width);
+    add_matrix(draft, "blk.0.ffn_up.weight", matrix, 2 * sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_down.weight", matrix, sizes.width, sizes.feed_forward);
+    return draft;
+}
+
+Draft tiny_modern(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    Draft draft = encoder_draft("modern-bert", sizes, matrix);
+    draft.key("modern-bert.block_count").value = u32(2);
+    draft.keys.push_back({"modern-bert.attention.sliding_window", u32(2)});
+    draft.keys.push_back({"modern-bert.attention.sliding_window_pattern", u32(2)});
+    draft.keys.push_back({"modern-bert.rope.freq_base", f32(160000)});
+    draft.keys.push_back({"modern-bert.rope.freq_base_swa", f32(10000)});
+    draft.keys.push_back({"modern-bert.hidden_activation", text("gelu")});
+    draft.keys.push_back({"quarry.classifier.pooling", text("mean")});
+    for (const char* name : {"token_embd_norm.weight", "output_norm.weight", "blk.1.attn_norm.weight",
+                             "blk.0.ffn_norm.weight", "blk.1.ffn_norm.weight", "cls.norm.weight"}) {
+        add_vector(draft, name, sizes.width);
+    }
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+        add_matrix(draft, layer + "attn_qkv.weight", matrix, 3 * sizes.width, sizes.width);
+        add_matrix(draft, layer + "attn_output.weight", matrix, sizes.width, sizes.width);
+        add_matrix(draft, layer + "ffn_up.weight", matrix, 2 * sizes.feed_forward, sizes.width);
+        add_matrix(draft, layer + "ffn_down.weight", matrix, sizes.width, sizes.feed_forward);
+    }
+    add_matrix(draft, "cls.weight", matrix, sizes.width, sizes.width);
+    add_matrix(draft, "cls.output.weight", matrix, 1, sizes.width);
+    return draft;
+}
+
+}  // namespace
+
+std::vector<Draft> tiny_encoders(const TensorType& matrix) {
+    return {tiny_reranker(matrix), tiny_nomic(matrix), tiny_jina(matrix), tiny_modern(matrix)};
+}
+
 TemporaryFile::TemporaryFile(std::string_view name)
     : path_((std::filesystem::temp_directory_path() /
              ("quarry-" + std::string(name) + "-" + std::to_string(::getpid()) + ".gguf"))

@@ -76,6 +76,8 @@ std::string random_weights(const TensorType& type, std::uint64_t n, float larges
 // smallest models that use everything.
 Draft tiny_llama(const TensorType& matrix);
 Draft tiny_bert(const TensorType& matrix);
+// A reranker, and the relatives of bert that are made of other parts.
+std::vector<Draft> tiny_encoders(const TensorType& matrix);
 
 // A file that is removed with the object. One a program: programs may run side by side.
 class TemporaryFile {

@@ -62,7 +62,12 @@ void encode(const std::shared_ptr<const GgufFile>& file, const std::shared_ptr<B
     const auto tokens = three_tokens(encoder.vocab_size());
     const auto sequence =
         std::span<const std::int32_t>(tokens).first(std::min(tokens.size(), encoder.context_length()));
-    CHECK(encoder.encode({&sequence, 1}, true).size() == encoder.embedding_length());
+    if (encoder.n_scores() > 0) {
+        const EncoderInput pair{sequence, 1};
+        CHECK(encoder.score({&pair, 1}).size() == encoder.n_scores());
+    }
+    if (encoder.pooling() != Pooling::rank)
+        CHECK(encoder.encode({&sequence, 1}, true).size() == encoder.embedding_length());
 }
 
 }  // namespace

@@ -17,7 +17,10 @@ namespace quarry::test {
 namespace {
 
 std::vector<Draft> tiny_models() {
-    return {tiny_llama(types::q8_0), tiny_bert(types::q4_1)};
+    std::vector<Draft> models = tiny_encoders(types::q8_0);
+    models.push_back(tiny_llama(types::q8_0));
+    models.push_back(tiny_bert(types::q4_1));
+    return models;
 }
 
 // A place to put cases, and what became of them.
@@ -45,6 +48,10 @@ void right_files_compute(Bench& bench) {
         CHECK(llama.decodes && !llama.encodes, std::string(type->name) + ": " + llama.refusal);
         const Outcome bert = bench.read(tiny_bert(*type).bytes());
         CHECK(bert.encodes && !bert.decodes, std::string(type->name) + ": " + bert.refusal);
+        for (const Draft& draft : tiny_encoders(*type)) {
+            const Outcome encoder = bench.read(draft.bytes());
+            CHECK(encoder.encodes && !encoder.decodes, std::string(type->name) + ": " + encoder.refusal);
+        }
     }
     Draft draft = tiny_llama(types::q8_0);
     draft.version = 2;
@@ -171,8 +178,18 @@ void refusals_name_the_key() {
         bench.refused(changed("general.alignment", u32(alignment)), "general.alignment");
     }
     Draft unknown_pooling = tiny_bert(types::f32);
-    unknown_pooling.key("bert.pooling_type").value = u32(4);
-    bench.refused(unknown_pooling, "supported are 1 (mean) and 2 (cls)");
+    unknown_pooling.key("bert.pooling_type").value = u32(9);
+    bench.refused(unknown_pooling, "'bert.pooling_type' is 9; supported are 1 (mean), 2 (cls), 3 (last)");
+    const auto encoder = [](std::size_t which, const char* key, const DraftValue& value) {
+        Draft draft = tiny_encoders(types::q8_0)[which];
+        draft.key(key).value = value;
+        return draft;
+    };
+    bench.refused(encoder(1, "nomic-bert.rope.scaling.type", text("yarn")), "'yarn'; supported is none");
+    bench.refused(encoder(1, "nomic-bert.attention.head_count", u32(32)), "rotary positions need an even");
+    bench.refused(encoder(3, "modern-bert.hidden_activation", text("silu")), "'silu'; supported is gelu");
+    bench.refused(encoder(3, "quarry.classifier.pooling", text("max")), "supported are cls and mean");
+    bench.refused(encoder(3, "modern-bert.attention.sliding_window_pattern", u32(0)), "is 0; allowed are 1");
 }
 
 void hostile_tensors(Bench& bench) {

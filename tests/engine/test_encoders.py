@@ -9,8 +9,14 @@ from engine import _native as native
 from engine.convert import convert
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
-EMBEDDERS = ["xlm-roberta-cls", "nomic-bert-mean"]
-RERANKERS = ["xlm-roberta-rank", "bert-rank"]
+EMBEDDERS = [
+    "xlm-roberta-cls",
+    "nomic-bert-mean",
+    "jina-bert-mean",
+    "jina-bert-code-mean",
+    "modern-bert-cls",
+]
+RERANKERS = ["xlm-roberta-rank", "bert-rank", "modern-bert-cls-rank", "modern-bert-mean-rank"]
 SECOND = 13
 """Where the passage of a golden pair begins."""
 

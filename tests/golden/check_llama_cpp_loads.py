@@ -109,6 +109,8 @@ def check_tiny(check: Check, peer: Worker, pool: native.ThreadPool, folder: Path
                 if "vector" in golden:
                     check_encoder(check, peer, pool, path, kind, ids)
                 elif "scores" in golden:
+                    if source.name == "modern-bert-cls-rank":
+                        continue  # llama.cpp takes the mean for every ModernBERT
                     check_reranker(check, peer, pool, path, kind, ids)
                 else:
                     check_decoder(check, peer, pool, path, kind)

@@ -14,10 +14,15 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 import torch
+from jina_bert import JinaBert
 from make_tiny_models import N_VOCAB, OUT, save, spread_weights, write_wordpiece_vocab
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    ModernBertConfig,
+    ModernBertForSequenceClassification,
+    ModernBertModel,
     NomicBertConfig,
     NomicBertModel,
     PreTrainedModel,
@@ -34,6 +39,14 @@ SIZES = {
     "num_attention_heads": 2,
 }
 XLMR = {**SIZES, "max_position_embeddings": 130, "type_vocab_size": 1, "pad_token_id": 1}
+MODERN = {
+    **SIZES,
+    "num_hidden_layers": 4,
+    "local_attention": 8,
+    "max_position_embeddings": 128,
+    "pad_token_id": 0,
+    **{f"{name}_token_id": i for i, name in ((2, "bos"), (3, "eos"), (2, "cls"), (3, "sep"))},
+}
 N_TOKENS = 40
 SECOND = 13
 """Where the passage of a pair begins."""
@@ -81,7 +94,25 @@ def write_xlmr_tokenizer(folder: Path) -> None:
     train_unigram(folder / "sentencepiece.bpe.model")
 
 
-MODELS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[Path], None]]] = {
+def write_bpe_tokenizer(folder: Path) -> None:
+    """Write a byte-level tokenizer with BERT's special tokens, as ModernBERT has it."""
+    names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {text: i for i, text in enumerate([*names, *letters, "he"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[("h", "e")], unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.add_special_tokens(names)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"cls_token": "[CLS]", "sep_token": "[SEP]", "pad_token": "[PAD]", "unk_token": "[UNK]"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+MODELS: dict[str, tuple[Callable[[], PreTrainedModel | JinaBert], Callable[[Path], None]]] = {
     "xlm-roberta-cls": (
         lambda: XLMRobertaModel(XLMRobertaConfig(**XLMR)),
         write_xlmr_tokenizer,
@@ -94,22 +125,35 @@ MODELS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[Path], None]]] 
         lambda: BertForSequenceClassification(BertConfig(**SIZES, max_position_embeddings=128, num_labels=1)),
         write_wordpiece_vocab,
     ),
+    "modern-bert-cls": (lambda: ModernBertModel(ModernBertConfig(**MODERN)), write_bpe_tokenizer),
+    **{
+        f"modern-bert-{pooling}-rank": (
+            lambda pooling=pooling: ModernBertForSequenceClassification(
+                ModernBertConfig(**MODERN, num_labels=1, classifier_pooling=pooling)
+            ),
+            write_bpe_tokenizer,
+        )
+        for pooling in ("cls", "mean")
+    },
+    "jina-bert-mean": (lambda: JinaBert(**(SIZES | {"num_attention_heads": 3})), write_wordpiece_vocab),
+    "jina-bert-code-mean": (lambda: JinaBert(**SIZES, is_code=True), write_wordpiece_vocab),
     "nomic-bert-mean": (lambda: NomicBertModel(NomicBertConfig(**SIZES)), write_wordpiece_vocab),
 }
 POOLING = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
 
 
-def golden(model: PreTrainedModel, ids: torch.Tensor, pooling: str) -> dict[str, np.ndarray]:
+def golden(model: PreTrainedModel | JinaBert, ids: torch.Tensor, pooling: str) -> dict[str, np.ndarray]:
     """Compute what the engine must compute."""
     tokens = ids.numpy().astype(np.int32)
     with torch.no_grad():
         if pooling == "rank":
             types = torch.zeros_like(ids)
-            if model.config.type_vocab_size > 1:
-                types[:, SECOND:] = 1
-            scores = model(ids, token_type_ids=types).logits[:, 0]
+            types[:, SECOND:] = 1
+            has_types = getattr(model.config, "type_vocab_size", 1) > 1
+            scores = model(ids, **({"token_type_ids": types} if has_types else {})).logits[:, 0]
             return {"token_ids": tokens, "scores": scores.numpy()}
-        states = model(ids[:1]).last_hidden_state[0]
+        is_plain = isinstance(model, JinaBert)
+        states = model(ids[0]) if is_plain else model(ids[:1]).last_hidden_state[0]
     vector = {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling]
     return {"token_ids": tokens[:1], "vector": torch.nn.functional.normalize(vector, dim=0).numpy()}
 
@@ -122,7 +166,10 @@ def main() -> None:
         folder, pooling = OUT / name, name.rpartition("-")[2]
         model = make().eval()
         spread_weights(model)
-        save(model, folder)
+        if isinstance(model, JinaBert):
+            model.save(folder)
+        else:
+            save(model, folder)
         write_tokenizer(folder)
         if pooling in POOLING:
             (folder / "1_Pooling").mkdir()

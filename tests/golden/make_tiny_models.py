@@ -136,7 +136,7 @@ CAUSAL = {
 POOLINGS = {"bert-mean": "pooling_mode_mean_tokens", "bert-cls": "pooling_mode_cls_token"}
 
 
-def spread_weights(model: PreTrainedModel) -> None:
+def spread_weights(model: torch.nn.Module) -> None:
     """Scale the weights up, so that logits differ clearly, and round them to BF16, as saved."""
     for name, parameter in model.named_parameters():
         if "norm" in name.lower():

@@ -54,6 +54,8 @@ struct AttentionTask {
     const std::size_t* first_visible;
     const std::size_t* n_visible;  // > first_visible, each
     float soft_cap;                // scores become cap * tanh(score / cap); 0: they stay
+    float slope;                   // what a score loses for each place between query and key
+    const std::size_t* positions;  // of the queries, n_rows; read where slope is not 0
     const KeyValueBlock* blocks;   // enough for max(n_visible)
     float* const* out;             // n_rows pointers to head_dim floats
     float* scratch;                // attention_scratch(head_dim) floats

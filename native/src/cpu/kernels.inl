@@ -462,6 +462,7 @@ struct Attend {
             const std::size_t n_block = n_keys - first < kKeysPerBlock ? n_keys - first : kKeysPerBlock;
             score(block.keys, queries, head_dim, weights);
             if (task.soft_cap > 0) soft_cap(weights, N * kKeysPerBlock, task.soft_cap);
+            if (task.slope > 0) lower_far(task, first, weights);
             for (std::size_t r = 0; r < N; ++r) {
                 const auto within = [&](std::size_t key) {
                     return key < first ? 0 : key - first < kKeysPerBlock ? key - first : kKeysPerBlock;
@@ -496,6 +497,17 @@ struct Attend {
             }
 #pragma GCC unroll 12
             for (std::size_t r = 0; r < N; ++r) sum[r].store(scores + r * kKeysPerBlock + lane);
+        }
+    }
+
+    // Attention with linear biases, in both directions.
+    static void lower_far(const AttentionTask& task, std::size_t first, float* scores) {
+        for (std::size_t r = 0; r < N; ++r) {
+            const float start = static_cast<float>(first) - static_cast<float>(task.positions[r]);
+            for (std::size_t j = 0; j < kKeysPerBlock; ++j) {
+                const float distance = start + static_cast<float>(j);
+                scores[r * kKeysPerBlock + j] -= task.slope * (distance < 0 ? -distance : distance);
+            }
         }
     }
 
