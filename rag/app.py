@@ -56,7 +56,11 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
     admission, embedding_admission = Admission(settings.queue_limit), Admission(settings.queue_limit)
     shutdown = Shutdown()
     retriever = Retriever(
-        embedder=engine.embedder, library=library, limit=settings.top_k, candidates=settings.candidates
+        embedder=engine.embedder,
+        library=library,
+        reranker=engine.reranker,
+        limit=settings.top_k,
+        candidates=settings.candidates,
     )
     app.state.settings = settings
     app.state.engine = engine

@@ -79,6 +79,8 @@ class Settings(BaseSettings):
     embedding_document_prefix: str = ""
     rerank_url: str | None = None
     rerank_key: SecretStr | None = None
+    check_models: bool = Field(True, description="true or false")
+    """Whether embedders and rerankers must answer a few known questions before they serve."""
     threads: int | None = Field(None, ge=1, le=256, description="a whole number from 1 to 256")
     cache_tokens: int | None = Field(
         None, ge=256, le=1 << 24, description="a whole number of tokens from 256 to 16777216"

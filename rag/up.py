@@ -37,6 +37,7 @@ def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine | M
         chat_model=models.chat,
         embedding_model=models.embedding,
         rerank_model=models.rerank,
+        check_models=settings.check_models,
         threads=settings.threads,
         cache_tokens=settings.cache_tokens,
         queue_limit=settings.queue_limit,

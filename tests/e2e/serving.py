@@ -53,7 +53,9 @@ def serve(
     documents = folder / "documents"
     documents.mkdir(exist_ok=True)
     settings = settings.model_copy(update={"documents_dir": documents, "data_dir": folder / "data"})
-    local = Engine.open(chat_model=chat, embedding_model=embedding, rerank_model=rerank, threads=2)
+    models = {"chat_model": chat, "embedding_model": embedding, "rerank_model": rerank}
+    # A reranker of the tests has random weights.
+    local = Engine.open(**models, threads=2, check_models=rerank is None)
     engine = with_upstreams(local, settings)
     assert engine.embedder is not None
     library = Library.open(
