@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 type_names: list[str]
 """Tensor types that the kernels multiply by, e.g. "Q4_1"."""
 
+encoder_architectures: list[str]
+"""What `Encoder` runs; other files may be decoders."""
+
 def instruction_sets() -> list[str]:
     """Instruction sets that this processor can run, slowest first, out of generic, avx2, avx512."""
 
@@ -177,4 +180,22 @@ class Encoder:
 
         Each item is a token sequence that carries its special tokens, and the index at which the second text
         begins. Raises: as `encode`; ValueError where there is no head.
+        """
+
+class CausalEncoder:
+    """A decoder that turns token sequences into vectors. Not re-entrant."""
+
+    def __init__(self, file: GgufFile, pool: ThreadPool) -> None:
+        """Load the layers, without the matrix that makes logits. Raises: GgufError, MemoryError."""
+    architecture: str
+    vocab_size: int
+    context_length: int
+    """At most 8192, whatever the file says."""
+    embedding_length: int
+    pooling: str
+    """mean, last or rank, from the file; last where it does not say."""
+    weight_bytes: int
+    def encode(self, batch: Seq[NDArray[np.int32]], normalize: bool = True) -> NDArray[np.float32]:
+        """Vectors [n, embedding_length] of token sequences that carry their special tokens, after the final
+        norm: of the last token (also where the file says rank), or their mean. Raises: ValueError.
         """

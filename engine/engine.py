@@ -15,10 +15,10 @@ from engine.canary import check_embedder, check_reranker
 from engine.chat_model import ChatModel
 from engine.chat_template import ChatTemplate
 from engine.embedder import Embedder, EmbedderFingerprint
-from engine.embedding_prompts import Prompts, find_prompts
+from engine.encoder_files import check_vocabulary, open_embedding, open_scorer
 from engine.errors import ModelNotFound, UnsupportedModel
 from engine.model_checks import ModelChecks
-from engine.reranker import CrossEncoder, Reranker
+from engine.reranker import Reranker
 from engine.scheduler import Scheduler, SchedulerStatus
 from engine.tokenizer import Tokenizer, load_tokenizer
 
@@ -100,12 +100,16 @@ class Engine:
             with _naming(chat_model):
                 decoder = _native.Decoder(chat_file, pool, cache_tokens=n_tokens)
                 tokenizer = load_tokenizer(chat_file)
-                _check_vocabulary(tokenizer, decoder.vocab_size)
+                check_vocabulary(tokenizer, decoder.vocab_size)
         if embedding_model is not None:
-            encoder, embedding_tokenizer, prompts = _open_embedding(embedding_model, pool)
+            embedding_file = _open_file(embedding_model)
+            with _naming(embedding_model):
+                encoder, embedding_tokenizer, prompts = open_embedding(
+                    embedding_file, embedding_model.stem, pool
+                )
         if rerank_model is not None:
             with _naming(rerank_model):
-                scorer = CrossEncoder(*_open_encoder(_open_file(rerank_model), pool))
+                scorer = open_scorer(_open_file(rerank_model), pool)
         scheduler = Scheduler(decoder, tokenizer, queue_limit=queue_limit)
         chat = embedder = reranker = None
         if chat_model is not None and decoder is not None and tokenizer is not None:
@@ -216,23 +220,6 @@ def _open_file(path: Path) -> _native.GgufFile:
         raise UnsupportedModel(f"{path}: {error}") from error
 
 
-def _open_embedding(path: Path, pool: _native.ThreadPool) -> tuple[_native.Encoder, Tokenizer, Prompts]:
-    file = _open_file(path)
-    with _naming(path):
-        tokenizer, encoder = _open_encoder(file, pool)
-        if encoder.pooling == "rank":
-            raise UnsupportedModel("the model ranks pairs of texts: set it as the rerank model")
-        return encoder, tokenizer, find_prompts(file, path.stem)
-
-
-def _open_encoder(file: _native.GgufFile, pool: _native.ThreadPool) -> tuple[Tokenizer, _native.Encoder]:
-    # Before the tokenizer: an unknown architecture is the first thing to say.
-    encoder = _native.Encoder(file, pool)
-    tokenizer = load_tokenizer(file)
-    _check_vocabulary(tokenizer, encoder.vocab_size)
-    return tokenizer, encoder
-
-
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Put the file's name before what is wrong with it."""
@@ -241,13 +228,6 @@ def _naming(path: Path) -> Iterator[None]:
     except (_native.GgufError, UnsupportedModel) as error:
         message = str(error)
         raise UnsupportedModel(message if message.startswith(f"{path}: ") else f"{path}: {error}") from error
-
-
-def _check_vocabulary(tokenizer: Tokenizer, n_embeddings: int) -> None:
-    if tokenizer.vocab_size > n_embeddings:
-        raise UnsupportedModel(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, but the model only {n_embeddings} embeddings"
-        )
 
 
 def _template(file: _native.GgufFile, tokenizer: Tokenizer) -> ChatTemplate:

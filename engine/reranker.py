@@ -12,7 +12,7 @@ from engine.errors import ContextTooLong, UnsupportedModel
 from engine.scheduler import Scheduler
 from engine.tokenizer import Tokenizer
 
-_WINDOW_TOKENS = 1024
+WINDOW_TOKENS = 1024
 """Longer pairs are read in windows: rerankers are trained on passages, not on documents."""
 
 
@@ -83,7 +83,7 @@ class CrossEncoder:
                 if encoder.n_scores == 0
                 else f"the head gives {encoder.n_scores} scores; a reranker's gives 1 or 2"
             )
-        self.max_tokens = min(encoder.context_length, _WINDOW_TOKENS)
+        self.max_tokens = min(encoder.context_length, WINDOW_TOKENS)
         self.weight_bytes = encoder.weight_bytes
         self._tokenizer = tokenizer
         self._encoder = encoder

@@ -20,6 +20,7 @@ from engine.vocabulary import (
     Vocabulary,
     read_bool,
     read_token_id,
+    read_value,
     read_vocabulary,
 )
 
@@ -27,6 +28,7 @@ from engine.vocabulary import (
 _DEFAULT_BOS = {"llama": 1, "bert": 101}
 _DEFAULT_EOS = {"llama": 2, "t5": 1}
 _DEFAULT_SEP = {"bert": 102}
+_END_OF_TEXT = "<|endoftext|>"
 _HIDDEN = (TokenType.CONTROL, TokenType.UNKNOWN)
 
 
@@ -203,8 +205,11 @@ class StreamDecoder:
         return self._utf8.decode(b"", final=True)
 
 
-def load_tokenizer(file: Metadata) -> Tokenizer:
+def load_tokenizer(file: Metadata, *, ends_texts: bool = False) -> Tokenizer:
     """Build the tokenizer that a GGUF file describes.
+
+    `ends_texts` puts an end token after texts where the file does not say: the vectors of decoders are read
+    off it.
 
     Raises: UnsupportedModel naming the key, its value and what is expected.
     """
@@ -218,6 +223,10 @@ def load_tokenizer(file: Metadata) -> Tokenizer:
     add_bos = read_bool(file, "tokenizer.ggml.add_bos_token", built.add_bos)
     add_eos = read_bool(file, "tokenizer.ggml.add_eos_token", built.add_eos)
     suffix = eos
+    if ends_texts and read_value(file, "tokenizer.ggml.add_eos_token") is None:
+        add_eos = True
+        # Qwen's files name the end of a turn as EOS, but texts end with this.
+        suffix = next((i for i, text in enumerate(vocabulary.tokens) if text == _END_OF_TEXT), eos)
     if kind == "bert":
         add_bos = add_eos = True
         suffix = sep

@@ -11,6 +11,7 @@
 #include <nanobind/stl/unordered_map.h>
 #include <nanobind/stl/vector.h>
 
+#include "causal_encoder.h"
 #include "decoder.h"
 #include "encoder.h"
 
@@ -158,7 +159,8 @@ Floats logits(Decoder& decoder, const TokenIds& tokens) {
     return to_numpy(std::move(values), {tokens.size(), decoder.vocab_size()});
 }
 
-Floats encode(Encoder& encoder, const std::vector<TokenIds>& batch, bool normalize) {
+template <class Model>
+Floats encode(Model& encoder, const std::vector<TokenIds>& batch, bool normalize) {
     std::vector<std::span<const std::int32_t>> sequences;
     for (const auto& ids : batch) sequences.push_back(span(ids));
     std::vector<float> values;
@@ -261,6 +263,16 @@ void bind_models(nb::module_& m) {
         .def("new_sequence", &Decoder::new_sequence, "sampling"_a, "tenant"_a = nb::none())
         .def("step", &step, "batch"_a)
         .def("logits", &logits, "token_ids"_a);
+    nb::class_<CausalEncoder>(m, "CausalEncoder")
+        .def(nb::init<std::shared_ptr<const GgufFile>, std::shared_ptr<Backend>>(), "file"_a, "pool"_a,
+             nb::call_guard<nb::gil_scoped_release>())
+        .def_prop_ro("architecture", &CausalEncoder::architecture)
+        .def_prop_ro("vocab_size", &CausalEncoder::vocab_size)
+        .def_prop_ro("context_length", &CausalEncoder::context_length)
+        .def_prop_ro("embedding_length", &CausalEncoder::embedding_length)
+        .def_prop_ro("pooling", [](const CausalEncoder& e) { return name_of(e.pooling()); })
+        .def_prop_ro("weight_bytes", &CausalEncoder::weight_bytes)
+        .def("encode", &encode<CausalEncoder>, "batch"_a, "normalize"_a = true);
     nb::class_<Encoder>(m, "Encoder")
         .def(nb::init<std::shared_ptr<const GgufFile>, std::shared_ptr<Backend>>(), "file"_a, "pool"_a,
              nb::call_guard<nb::gil_scoped_release>())
@@ -271,7 +283,7 @@ void bind_models(nb::module_& m) {
         .def_prop_ro("pooling", [](const Encoder& e) { return name_of(e.pooling()); })
         .def_prop_ro("n_scores", &Encoder::n_scores)
         .def_prop_ro("weight_bytes", &Encoder::weight_bytes)
-        .def("encode", &encode, "batch"_a, "normalize"_a = true)
+        .def("encode", &encode<Encoder>, "batch"_a, "normalize"_a = true)
         .def("score", &score, "batch"_a);
 }
 
@@ -287,6 +299,7 @@ NB_MODULE(_native, m) {
             PyErr_SetObject(PyExc_OSError, nb::make_tuple(error.code().value(), error.what()).ptr());
         }
     });
+    m.attr("encoder_architectures") = nb::cast(encoder_architectures());
     m.attr("type_names") = nb::cast(readable_type_names());
     m.def("instruction_sets", &instruction_sets);
     bind_gguf(m);

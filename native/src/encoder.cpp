@@ -20,10 +20,8 @@ std::size_t blocks_of(std::size_t n_tokens) {
     return (n_tokens + kKeysPerBlock - 1) / kKeysPerBlock;
 }
 
-bool is_known(std::string_view architecture) {
-    return architecture == "bert" || architecture == "nomic-bert" || architecture == "jina-bert-v2" ||
-           architecture == "modern-bert";
-}
+constexpr std::array<std::string_view, 4> kArchitectures = {"bert", "nomic-bert", "jina-bert-v2",
+                                                            "modern-bert"};
 
 std::vector<double> frequencies(double base, std::size_t head_dim) {
     std::vector<double> found;
@@ -45,18 +43,10 @@ std::vector<float> slopes_of(std::size_t n_heads) {
     return slopes;
 }
 
-void scale_to_one(float* vector, std::size_t width) {
-    double squares = 0;
-    for (std::size_t d = 0; d < width; ++d) squares += static_cast<double>(vector[d]) * vector[d];
-    const double factor = squares > 0 ? 1 / std::sqrt(squares) : 0;
-    for (std::size_t d = 0; d < width; ++d) vector[d] = static_cast<float>(vector[d] * factor);
-}
-
 }  // namespace
 
-const char* name_of(Pooling pooling) {
-    constexpr std::array names = {"mean", "cls", "last", "rank"};
-    return names[static_cast<std::size_t>(pooling) - 1];
+std::vector<std::string_view> encoder_architectures() {
+    return {kArchitectures.begin(), kArchitectures.end()};
 }
 
 struct Encoder::Buffers {
@@ -90,7 +80,7 @@ Encoder::Encoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> 
       backend_(std::move(backend)),
       architecture_(file_->string("general.architecture")),
       prefix_(architecture_ + ".") {
-    if (!is_known(architecture_)) {
+    if (std::find(kArchitectures.begin(), kArchitectures.end(), architecture_) == kArchitectures.end()) {
         throw GgufError(
             "architecture '" + architecture_.substr(0, 80) +
             "' is not supported for embeddings; supported are bert, nomic-bert, jina-bert-v2, modern-bert");
@@ -283,23 +273,8 @@ void Encoder::load_feed_forward(Layer& layer, const std::string& prefix) {
 }
 
 void Encoder::check(std::span<const EncoderInput> batch) const {
-    for (std::size_t i = 0; i < batch.size(); ++i) {
-        const std::string where = "sequence " + std::to_string(i);
-        const auto& tokens = batch[i].tokens;
-        if (tokens.empty()) throw std::invalid_argument(where + " has no tokens");
-        if (tokens.size() > context_length_) {
-            throw std::invalid_argument(where + " has " + std::to_string(tokens.size()) +
-                                        " tokens; the model reads at most " +
-                                        std::to_string(context_length_));
-        }
-        for (const auto id : tokens) {
-            if (id < 0 || static_cast<std::size_t>(id) >= vocab_size_) {
-                throw std::invalid_argument(where + " holds token " + std::to_string(id) +
-                                            ", which is outside the vocabulary of " +
-                                            std::to_string(vocab_size_));
-            }
-        }
-    }
+    for (std::size_t i = 0; i < batch.size(); ++i)
+        check_sequence(batch[i].tokens, i, context_length_, vocab_size_);
 }
 
 std::vector<float> Encoder::encode(std::span<const std::span<const std::int32_t>> batch, bool normalize) {
@@ -317,7 +292,7 @@ std::vector<float> Encoder::encode(std::span<const std::span<const std::int32_t>
         for (std::size_t i = first; i < end; ++i) {
             float* vector = out.data() + i * width_;
             backend_->read(buffers_->pooled, i - first, vector);
-            if (normalize) scale_to_one(vector, width_);
+            if (normalize) scale_to_one({vector, width_});
         }
         first = end;
     }

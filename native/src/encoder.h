@@ -8,21 +8,21 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend.h"
+#include "pooling.h"
 
 namespace quarry {
-
-enum class Pooling : std::uint8_t { mean = 1, cls = 2, last = 3, rank = 4 };  // as in GGUF files
-
-const char* name_of(Pooling pooling);
 
 // One input. Models that know two kinds of text (question and passage) are told where the second begins.
 struct EncoderInput {
     std::span<const std::int32_t> tokens;
     std::size_t second_text;  // tokens.size() where there is none
 };
+
+std::vector<std::string_view> encoder_architectures();
 
 class Encoder {
   public:

@@ -6,6 +6,7 @@
 #include <stdexcept>
 #include <system_error>
 
+#include "causal_encoder.h"
 #include "check.h"
 #include "decoder.h"
 #include "encoder.h"
@@ -70,6 +71,14 @@ void encode(const std::shared_ptr<const GgufFile>& file, const std::shared_ptr<B
         CHECK(encoder.encode({&sequence, 1}, true).size() == encoder.embedding_length());
 }
 
+void embed(const std::shared_ptr<const GgufFile>& file, const std::shared_ptr<Backend>& backend) {
+    CausalEncoder encoder(file, backend);
+    const auto tokens = three_tokens(encoder.vocab_size());
+    const auto sequence =
+        std::span<const std::int32_t>(tokens).first(std::min(tokens.size(), encoder.context_length()));
+    CHECK(encoder.encode({&sequence, 1}, true).size() == encoder.embedding_length());
+}
+
 }  // namespace
 
 Outcome read_hostile(const std::string& path, const std::shared_ptr<Backend>& backend) {
@@ -83,6 +92,7 @@ Outcome read_hostile(const std::string& path, const std::shared_ptr<Backend>& ba
             accepted(ignored, [&] { GgufFile::read_row(tensor, tensor.rows() - 1, row.data()); });
         }
         outcome.decodes = accepted(outcome.refusal, [&] { decode(file, backend); });
+        outcome.embeds = accepted(outcome.refusal, [&] { embed(file, backend); });
         outcome.encodes = accepted(outcome.refusal, [&] { encode(file, backend); });
     }
     // Processor time, which other programs on the machine do not lengthen.

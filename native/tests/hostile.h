@@ -10,6 +10,7 @@ namespace quarry::test {
 
 struct Outcome {
     bool decodes = false;  // a Decoder was made, and fed three tokens
+    bool embeds = false;   // a CausalEncoder was made, and encoded three tokens
     bool encodes = false;  // an Encoder was made, and encoded three tokens
     std::string refusal;   // what was said about what was not done, a line each
 };

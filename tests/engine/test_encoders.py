@@ -7,6 +7,8 @@ import pytest
 
 from engine import _native as native
 from engine.convert import convert
+from engine.encoder_files import open_scorer
+from engine.errors import ContextTooLong
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 EMBEDDERS = [
@@ -17,8 +19,40 @@ EMBEDDERS = [
     "modern-bert-cls",
 ]
 RERANKERS = ["xlm-roberta-rank", "bert-rank", "modern-bert-cls-rank", "modern-bert-mean-rank"]
+JUDGED = [("What is a cat?", "A cat is a small animal."), ("猫是什么?", " Stones, \n\nand more")]
 SECOND = 13
 """Where the passage of a golden pair begins."""
+
+
+def test_vectors_of_a_tiny_decoder(tmp_path: Path) -> None:
+    golden = np.load(TINY / "decoder-qwen3-last" / "golden.npz")
+    convert(TINY / "decoder-qwen3-last", tmp_path / "model.gguf", tensor_type="F32")
+    encoder = native.CausalEncoder(native.GgufFile(str(tmp_path / "model.gguf")), native.ThreadPool(2))
+    assert encoder.pooling == "last"
+    ids = golden["token_ids"][0]
+    vectors = encoder.encode([ids[:7], ids, ids[:3]])
+    assert float(vectors[1] @ golden["vector"]) >= 0.9999
+    np.testing.assert_allclose(vectors[[0, 2]], encoder.encode([ids[:7], ids[:3]]), atol=1e-5)
+    with pytest.raises(ValueError, match="sequence 1 has no tokens"):
+        encoder.encode([ids, ids[:0]])
+
+
+def test_a_tiny_decoder_judges(tmp_path: Path) -> None:
+    golden = np.load(TINY / "decoder-qwen3-judge" / "golden.npz")
+    convert(TINY / "decoder-qwen3-judge", tmp_path / "model.gguf", tensor_type="F32")
+    judge = open_scorer(native.GgufFile(str(tmp_path / "model.gguf")), native.ThreadPool(2))
+    pairs = [pair for query, passage in JUDGED for pair in judge.pairs(query, passage)]
+    np.testing.assert_allclose(judge.score(pairs), golden["judged"], atol=1e-3)
+
+
+def test_a_judge_reads_long_passages_in_parts(tmp_path: Path) -> None:
+    convert(TINY / "decoder-qwen3-judge", tmp_path / "model.gguf", tensor_type="F32")
+    judge = open_scorer(native.GgufFile(str(tmp_path / "model.gguf")), native.ThreadPool(2))
+    pairs = judge.pairs("what?", "word " * 500)
+    assert len(pairs) > 1
+    assert all(len(pair.token_ids) <= judge.max_tokens for pair in pairs)
+    with pytest.raises(ContextTooLong, match="the reranker reads at most"):
+        judge.pairs("what? " * 500, "word")
 
 
 def open_encoder(name: str, tmp_path: Path) -> native.Encoder:

@@ -62,8 +62,8 @@ def check_encoder(
     check: Check, peer: Worker, pool: native.ThreadPool, path: Path, kind: str, batch: Sequence[Sequence[int]]
 ) -> None:
     """Compare the vectors of token sequences."""
-    encoder = native.Encoder(native.GgufFile(str(path)), pool)
-    ours = encoder.encode([np.array(ids, np.int32) for ids in batch])
+    make = native.CausalEncoder if path.stem.startswith("decoder") else native.Encoder
+    ours = make(native.GgufFile(str(path)), pool).encode([np.array(ids, np.int32) for ids in batch])
     theirs = np.array(peer.ask({"do": "embed", "model": str(path), "ids": batch})["vectors"])
     least = float((ours * theirs).sum(axis=1).min())
     check.record(path.stem, least >= MIN_COSINE[kind], f"least cosine {least:.6f}")
@@ -105,6 +105,8 @@ def check_tiny(check: Check, peer: Worker, pool: native.ThreadPool, folder: Path
         for kind, path in written(source, folder):
             try:
                 golden = np.load(source / "golden.npz")
+                if "judged" in golden:
+                    continue  # texts, of which llama.cpp makes its prompt by itself
                 ids = np.atleast_2d(golden["token_ids"]).tolist()
                 if "vector" in golden:
                     check_encoder(check, peer, pool, path, kind, ids)

@@ -16,7 +16,7 @@ import sentencepiece
 import torch
 from jina_bert import JinaBert
 from make_tiny_models import N_VOCAB, OUT, save, spread_weights, write_wordpiece_vocab
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -26,6 +26,9 @@ from transformers import (
     NomicBertConfig,
     NomicBertModel,
     PreTrainedModel,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
     XLMRobertaConfig,
     XLMRobertaForSequenceClassification,
     XLMRobertaModel,
@@ -47,6 +50,21 @@ MODERN = {
     "pad_token_id": 0,
     **{f"{name}_token_id": i for i, name in ((2, "bos"), (3, "eos"), (2, "cls"), (3, "sep"))},
 }
+QWEN3 = {
+    **SIZES,
+    "tie_word_embeddings": True,
+    "num_key_value_heads": 1,
+    "head_dim": 32,
+    "max_position_embeddings": 1024,
+}
+QWEN2_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+JUDGED = [
+    ("What is a cat?", "A cat is a small animal."),
+    ("\u732b\u662f\u4ec0\u4e48?", " Stones, \n\nand more"),
+]
 N_TOKENS = 40
 SECOND = 13
 """Where the passage of a pair begins."""
@@ -94,6 +112,22 @@ def write_xlmr_tokenizer(folder: Path) -> None:
     train_unigram(folder / "sentencepiece.bpe.model")
 
 
+def write_qwen_tokenizer(folder: Path) -> None:
+    """Write a byte-level tokenizer that cuts as Qwen's does, with yes, no and the tokens of a chat."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {text: i for i, text in enumerate([*letters, "ye", "yes", "no"])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocab, merges=[("y", "e"), ("ye", "s"), ("n", "o")]))
+    cuts = pre_tokenizers.Split(Regex(QWEN2_PATTERN), "isolated")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [cuts, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = {"eos_token": "<|im_end|>", "pad_token": "<|endoftext|>", "add_bos_token": False}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
 def write_bpe_tokenizer(folder: Path) -> None:
     """Write a byte-level tokenizer with BERT's special tokens, as ModernBERT has it."""
     names = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -137,9 +171,36 @@ MODELS: dict[str, tuple[Callable[[], PreTrainedModel | JinaBert], Callable[[Path
     },
     "jina-bert-mean": (lambda: JinaBert(**(SIZES | {"num_attention_heads": 3})), write_wordpiece_vocab),
     "jina-bert-code-mean": (lambda: JinaBert(**SIZES, is_code=True), write_wordpiece_vocab),
+    "decoder-qwen3-last": (lambda: Qwen3ForCausalLM(Qwen3Config(**QWEN3)), write_qwen_tokenizer),
+    "decoder-qwen3-judge": (lambda: Qwen3ForCausalLM(Qwen3Config(**QWEN3)), write_qwen_tokenizer),
     "nomic-bert-mean": (lambda: NomicBertModel(NomicBertConfig(**SIZES)), write_wordpiece_vocab),
 }
-POOLING = {"cls": "pooling_mode_cls_token", "mean": "pooling_mode_mean_tokens"}
+MODULES = ("Transformer", "Pooling", "Normalize")
+POOLING = {
+    "last": "pooling_mode_lasttoken",
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+}
+
+
+def judge(model: PreTrainedModel, folder: Path) -> np.ndarray:
+    """Score pairs as the card of Qwen3-Reranker does."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json"))
+    before = (
+        "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
+        'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
+    )
+    after = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+    task = "Given a web search query, retrieve relevant passages that answer the query"
+    scores = []
+    for query, passage in JUDGED:
+        text = f"<Instruct>: {task}\n<Query>: {query}\n<Document>: {passage}"
+        ids = [i for part in (before, text, after) for i in tokenizer.encode(part, add_special_tokens=False)]
+        with torch.no_grad():
+            logits = model(torch.tensor([ids])).logits[0, -1]
+        both = logits[[tokenizer.convert_tokens_to_ids(word) for word in ("no", "yes")]]
+        scores.append(float(both.softmax(0)[1]))
+    return np.array(scores, np.float32)
 
 
 def golden(model: PreTrainedModel | JinaBert, ids: torch.Tensor, pooling: str) -> dict[str, np.ndarray]:
@@ -152,6 +213,8 @@ def golden(model: PreTrainedModel | JinaBert, ids: torch.Tensor, pooling: str) -
             has_types = getattr(model.config, "type_vocab_size", 1) > 1
             scores = model(ids, **({"token_type_ids": types} if has_types else {})).logits[:, 0]
             return {"token_ids": tokens, "scores": scores.numpy()}
+        if isinstance(model, Qwen3ForCausalLM):
+            model = model.model
         is_plain = isinstance(model, JinaBert)
         states = model(ids[0]) if is_plain else model(ids[:1]).last_hidden_state[0]
     vector = {"mean": states.mean(0), "cls": states[0], "last": states[-1]}[pooling]
@@ -174,7 +237,12 @@ def main() -> None:
         if pooling in POOLING:
             (folder / "1_Pooling").mkdir()
             (folder / "1_Pooling" / "config.json").write_text(json.dumps({POOLING[pooling]: True}))
-        np.savez_compressed(folder / "golden.npz", **golden(model, ids, pooling))
+            modules = [{"type": f"sentence_transformers.models.{kind}"} for kind in MODULES]
+            (folder / "modules.json").write_text(json.dumps(modules))
+        if pooling == "judge":
+            np.savez_compressed(folder / "golden.npz", judged=judge(model, folder))
+        else:
+            np.savez_compressed(folder / "golden.npz", **golden(model, ids, pooling))
 
 
 if __name__ == "__main__":

@@ -159,9 +159,11 @@ inline void quantize_group(const float* x, float inverse, std::int8_t* out, std:
     const __m256 factor = _mm256_set1_ps(inverse);
     __m256i words[4];
     for (int i = 0; i < 4; ++i) {
-        // What is not finite converts to the smallest integer, of which sums would overflow.
-        words[i] = _mm256_max_epi32(_mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor)),
-                                    _mm256_set1_epi32(-127));
+        // What is not finite converts to the smallest integer, and hides the largest value from the scale: of
+        // either, sums would overflow.
+        const __m256i rounded = _mm256_cvtps_epi32(_mm256_mul_ps(_mm256_loadu_ps(x + 8 * i), factor));
+        words[i] =
+            _mm256_min_epi32(_mm256_max_epi32(rounded, _mm256_set1_epi32(-127)), _mm256_set1_epi32(127));
     }
     const __m256i bytes =
         _mm256_packs_epi16(_mm256_packs_epi32(words[0], words[1]), _mm256_packs_epi32(words[2], words[3]));

@@ -134,10 +134,11 @@ inline Ints dot(Ints sum, Weights w, std::int32_t x) {
 inline void quantize_group(const float* x, float inverse, std::int8_t* out, std::int32_t* sums) {
     const __m512 factor = _mm512_set1_ps(inverse);
     for (int half = 0; half < 2; ++half) {
-        // What is not finite converts to the smallest integer, of which sums would overflow.
+        // What is not finite converts to the smallest integer, and hides the largest value from the scale: of
+        // either, sums would overflow.
+        const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * half), factor));
         const __m512i words =
-            _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * half), factor)),
-                             _mm512_set1_epi32(-127));
+            _mm512_min_epi32(_mm512_max_epi32(rounded, _mm512_set1_epi32(-127)), _mm512_set1_epi32(127));
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * half), _mm512_cvtsepi32_epi8(words));
         sums[half] = _mm512_reduce_add_epi32(words);
     }

@@ -26,7 +26,7 @@ struct DecoderModel::Buffers {
 DecoderModel::~DecoderModel() = default;
 
 DecoderModel::DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend,
-                           std::size_t context)
+                           std::size_t context, Head head)
     : file_(std::move(file)), backend_(std::move(backend)), description_(describe_decoder(*file_, context)) {
     const Description& d = description_;
     const std::lock_guard lock(backend_->mutex());
@@ -34,7 +34,9 @@ DecoderModel::DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr
     embeddings_ = &loader.table("token_embd", d.vocab_size, d.width);
     for (std::size_t i = 0; i < d.layers.size(); ++i) layers_.push_back(load_layer(loader, i));
     output_norm_ = loader.vector("output_norm", d.width);
-    output_ = loader.matrix(loader.has("output.weight") ? "output" : "token_embd", d.vocab_size, d.width);
+    if (head == Head::present) {
+        output_ = loader.matrix(loader.has("output.weight") ? "output" : "token_embd", d.vocab_size, d.width);
+    }
     loader.check_all_read();
     weight_bytes_ = loader.n_bytes();
     buffers_ = std::make_unique<Buffers>(d);
@@ -92,6 +94,19 @@ const Buffer& DecoderModel::forward(std::span<const std::int32_t> ids,
                                     std::span<const std::size_t> outputs, KvCache& cache) {
     const Description& d = description_;
     Buffers& b = *buffers_;
+    states(ids, sequences, outputs, cache);
+    if (outputs.empty()) return b.logits;
+    backend_->reserve(b.logits, outputs.size());
+    if (d.logit_scale != 1) backend_->scale(b.last, outputs.size(), d.logit_scale);
+    backend_->matmul(b.last, outputs.size(), {{&output_, &b.logits}}, Rounding::fine);
+    if (d.logit_soft_cap > 0) backend_->soft_cap(b.logits, outputs.size(), d.logit_soft_cap);
+    return b.logits;
+}
+
+const Buffer& DecoderModel::states(std::span<const std::int32_t> ids, std::span<const SequenceRows> sequences,
+                                   std::span<const std::size_t> outputs, KvCache& cache) {
+    const Description& d = description_;
+    Buffers& b = *buffers_;
     const std::size_t n = ids.size();
     for (Buffer* buffer :
          {&b.hidden, &b.normed, &b.branch, &b.queries, &b.keys, &b.values, &b.attended, &b.gate, &b.up}) {
@@ -112,15 +127,11 @@ const Buffer& DecoderModel::forward(std::span<const std::int32_t> ids,
         run_attention(layers_[i], i, n, sequences, cache);
         run_feed_forward(layers_[i], i, n);
     }
-    if (outputs.empty()) return b.logits;
+    if (outputs.empty()) return b.last;
     backend_->reserve(b.last, outputs.size());
-    backend_->reserve(b.logits, outputs.size());
     backend_->select(b.hidden, outputs, b.last);
     backend_->rms_norm(b.last, outputs.size(), output_norm_, d.epsilon, b.last);
-    if (d.logit_scale != 1) backend_->scale(b.last, outputs.size(), d.logit_scale);
-    backend_->matmul(b.last, outputs.size(), {{&output_, &b.logits}}, Rounding::fine);
-    if (d.logit_soft_cap > 0) backend_->soft_cap(b.logits, outputs.size(), d.logit_soft_cap);
-    return b.logits;
+    return b.last;
 }
 
 // Where rounding hurts most was measured on SmolLM2 by giving one kind of matrix after another exact inputs;

@@ -12,10 +12,13 @@
 
 namespace quarry {
 
+enum class Head : std::uint8_t { present, absent };  // a model without one has states, but no logits
+
 class DecoderModel {
   public:
     // `context` is the longest sequence that will be served. Throws: GgufError, std::bad_alloc.
-    DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend, std::size_t context);
+    DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend, std::size_t context,
+                 Head head = Head::present);
     ~DecoderModel();
 
     const Description& description() const { return description_; }
@@ -26,6 +29,10 @@ class DecoderModel {
     // Returns the logits of the rows `outputs`, valid until the next call.
     const Buffer& forward(std::span<const std::int32_t> ids, std::span<const SequenceRows> sequences,
                           std::span<const std::size_t> outputs, KvCache& cache);
+
+    // The same up to the final norm: the states of the rows `outputs`, valid until the next call.
+    const Buffer& states(std::span<const std::int32_t> ids, std::span<const SequenceRows> sequences,
+                         std::span<const std::size_t> outputs, KvCache& cache);
 
   private:
     struct Layer {
