@@ -243,6 +243,34 @@ def restore(source: Annotated[Path, typer.Argument(help="A file that `quarry bac
     console().print(f"Restored {settings.data_dir} from {source}; the indexes are built at the next start.")
 
 
+@app.command("eval")
+def evaluate(
+    questions: Annotated[Path, typer.Argument(help="One JSON object a line; see docs/evaluation.md.")],
+    answers: Annotated[bool, typer.Option("--answers", help="Let the model answer, too.")] = False,
+    sides: Annotated[bool, typer.Option("--sides", help="Also each of the two searches alone.")] = False,
+    against: Annotated[list[Path] | None, typer.Option(help="A kept run to show beside.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Keep this run in a file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw recall@5 into an SVG file.")] = None,
+    label: Annotated[str, typer.Option(help="What to call this run.")] = "now",
+    model: ModelOption = "quarry",
+) -> None:
+    """Measure what is found, and answered, of your own questions."""
+    from rag import evaluation
+    from rag.evaluate import run
+    from rag.evaluation_report import plot as draw
+    from rag.terminal import console
+
+    asked = evaluation.read_questions(questions)
+    kept = dict(evaluation.load(path) for path in against or ())
+    runs = run(
+        _settings(), console(), asked, model=model, answers=answers, sides=sides, label=label, kept=kept
+    )
+    if out is not None:
+        evaluation.save(out, label, runs[label])
+    if plot is not None:
+        plot.write_text(draw(runs), "utf-8")
+
+
 @app.command()
 def convert(
     folder: Annotated[Path, typer.Argument(help="A Hugging Face folder with config.json and safetensors.")],

@@ -41,9 +41,11 @@ class Client:
             status: dict[str, Any] = json.loads(response.read())
             return status
 
-    def search(self, query: str, *, limit: int, model: str) -> list[dict[str, Any]]:
+    def search(
+        self, query: str, *, limit: int, model: str, history: Sequence[str] = (), side: str = "both"
+    ) -> list[dict[str, Any]]:
         """Give the best passages, best first."""
-        body = {"query": query, "limit": limit, "model": model}
+        body = {"query": query, "limit": limit, "model": model, "history": list(history), "side": side}
         with self._request("POST", "/v1/library/search", body) as response:
             results: list[dict[str, Any]] = json.loads(response.read())["results"]
             return results

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from threading import Lock
+from typing import Literal
 
 from ingest.values import Chunk, embedding_text
 from rag.language import coverage, is_chinese, terms
 from rag.ports import Embedder, Library, Reranker
-from rag.relevance import Calibration, Nearness, calibrate
+from rag.relevance import UNKNOWN, Calibration, Nearness, calibrate
+
+Side = Literal["both", "words", "meaning"]
+"""Which search finds candidates."""
 
 # What nearness in meaning counts beside the words, where the embedder knows the language: on the questions it
 # was tuned with, results hardly change from 0.7 to 0.85.
@@ -86,10 +90,11 @@ class Retriever:
         collections: frozenset[str] | None = None,
         limit: int | None = None,
         accepts: Callable[[str], bool] | None = None,
+        side: Side = "both",
     ) -> list[Passage]:
         """Give at most `limit` relevant passages, best first; none where nothing is relevant.
 
-        accepts: gets the path of a document, and says whether it counts.
+        accepts: gets the path of a document, and says whether it counts. side: one search alone, to compare.
         """
         if not query.strip():
             return []
@@ -97,7 +102,7 @@ class Retriever:
         n_candidates = max(self._candidates, limit)
         n_chunks = self._n_chunks(collections) if accepts else 0
         while True:
-            found = self._search(query, collections, n_candidates, accepts)
+            found = self._search(query, collections, n_candidates, accepts, side)
             # What is not accepted takes no place: look further down until there is enough, or nothing left.
             if accepts is None or len(found) >= limit or n_candidates >= n_chunks:
                 return _merge(self._reranked(query, found, limit))
@@ -109,10 +114,13 @@ class Retriever:
         collections: frozenset[str] | None,
         n_candidates: int,
         accepts: Callable[[str], bool] | None,
+        side: Side,
     ) -> list[tuple[Chunk, float, float]]:
-        nearness = self._calibration().of(chinese=is_chinese(query))
-        lexical = self._library.search_lexical(query, limit=n_candidates, collections=collections)
-        shares = {hit.chunk_id: hit.score for hit in lexical}
+        nearness = UNKNOWN if side == "words" else self._calibration().of(chinese=is_chinese(query))
+        shares: dict[int, float] = {}
+        if side != "meaning":
+            lexical = self._library.search_lexical(query, limit=n_candidates, collections=collections)
+            shares = {hit.chunk_id: hit.score for hit in lexical}
         cosines = self._cosines(query, collections, n_candidates, shares) if nearness.trust else {}
         ranked = fuse(cosines, shares, nearness)
         chunks = {chunk.id: chunk for chunk in self._library.chunks([chunk_id for chunk_id, _ in ranked])}

@@ -21,15 +21,23 @@ from rag.auth import caller_of
 from rag.errors import InvalidRequest
 from rag.models import ALL, slug
 from rag.ports import Library
+from rag.query import read_conversation, search_query
+from rag.retriever import Side
 from rag.service import service_of
 
 router = APIRouter()
 
 
 class SearchRequest(BaseModel):
-    """What to look for; `model` names the collections, as in a chat request."""
+    """What to look for; `model` names the collections, as in a chat request.
+
+    history: what was asked before, oldest first; a follow-up is searched for what it means. side: one of the
+    two searches alone, to compare.
+    """
 
     query: str = Field(min_length=1, max_length=10_000)
+    history: list[str] = Field([], max_length=100)
+    side: Side = "both"
     limit: int = Field(6, ge=1, le=100)
     model: str = Field("quarry", max_length=200)
 
@@ -70,7 +78,11 @@ def search(request: Request, body: SearchRequest) -> dict[str, Any]:
     """Give the best passages, best first."""
     service = service_of(request)
     target = service.target(body.model, caller_of(request))
-    passages = service.parts.retriever.search(body.query, collections=target.collections, limit=body.limit)
+    turns = [{"role": "user", "content": text} for text in (*body.history, body.query)]
+    query = search_query(read_conversation(turns))
+    passages = service.parts.retriever.search(
+        query, collections=target.collections, limit=body.limit, side=body.side
+    )
     return {"results": [dataclasses.asdict(passage) for passage in passages]}
 
 

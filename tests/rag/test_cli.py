@@ -1,5 +1,6 @@
 """The command line: what it says when something is wrong, and what it does with the starter models."""
 
+import json
 import os
 import socket
 import subprocess
@@ -206,3 +207,26 @@ def test_upkeep_of_the_library(library_folder: Path, starter_models: Path) -> No
     whole = quarry("verify", folder=library_folder, **settings)
     assert "are whole" in whole.stdout, whole.stderr
     assert quarry("restore", "documents/garden/bees.md", folder=library_folder, **settings).returncode == 1
+
+
+def test_eval_counts_what_is_found_and_answered(library_folder: Path, starter_models: Path) -> None:
+    settings = {"models_dir": str(starter_models)}
+    (library_folder / "questions.jsonl").write_text(
+        '{"question": "Where was the hive moved to?", "gold": ["bees.md"], "answer": ["orchard"]}\n'
+        '{"question": "When?", "history": ["Where was the hive moved to?"], "gold": ["bees.md"]}\n'
+        '{"question": "Who won the football cup in Brazil?", "gold": []}\n'
+    )
+    assert quarry("ingest", folder=library_folder, **settings).returncode == 0
+
+    done = quarry(
+        "eval", "questions.jsonl", "--answers", "--out", "run.json", folder=library_folder, **settings
+    )
+
+    assert done.returncode == 0, done.stderr
+    outcomes = json.loads((library_folder / "run.json").read_text("utf-8"))["outcomes"]
+    assert [(o["rank"], o["is_refused"], o["answered"]) for o in outcomes] == [
+        (1, False, True), (1, False, None), (0, True, None),
+    ]  # fmt: skip
+    again = quarry("eval", "questions.jsonl", "--against", "run.json", folder=library_folder, **settings)
+    assert again.returncode == 1
+    assert "choose another --label" in again.stderr
