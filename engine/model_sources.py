@@ -30,7 +30,8 @@ from engine.errors import DownloadFailed, ModelNotFound
 FOLDER_FILES = ("config.json", "model.safetensors")
 OPTIONAL_FOLDER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt"),
-    *("modules.json", "1_Pooling/config.json"),
+    *("sentencepiece.bpe.model", "modules.json", "1_Pooling/config.json"),
+    "config_sentence_transformers.json",
 )
 _TRIES = 5
 _PIECE = 1 << 20

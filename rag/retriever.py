@@ -8,6 +8,7 @@ from itertools import pairwise
 from threading import Lock
 from typing import Literal
 
+from engine.errors import ContextTooLong
 from ingest.values import Chunk, embedding_text
 from rag.language import coverage, is_chinese, terms
 from rag.ports import Embedder, Library, Reranker
@@ -145,7 +146,10 @@ class Retriever:
             return found[:limit]
         first = found[: max(limit, _RERANKED)]
         texts = [embedding_text(chunk.heading_path, chunk.text) for chunk, _, _ in first]
-        scores = self._reranker.rerank(query, texts)
+        try:
+            scores = self._reranker.rerank(query, texts)
+        except ContextTooLong:  # a question that leaves no room for passages
+            return found[:limit]
         ranked = sorted(zip(first, scores, strict=True), key=lambda item: -item[1])
         return [(chunk, float(score), near) for (chunk, _, near), score in ranked[:limit]]
 

@@ -75,8 +75,9 @@ class Settings(BaseSettings):
         512, ge=64, le=1 << 20, description="a whole number of tokens from 64 to 1048576"
     )
     """How much the embedding model at `embedding_url` reads at once."""
-    embedding_query_prefix: str = ""
-    embedding_document_prefix: str = ""
+    # None: what the model's file says, or what is known of a model of its name; at a URL, nothing.
+    embedding_query_prefix: str | None = None
+    embedding_document_prefix: str | None = None
     rerank_url: str | None = None
     rerank_key: SecretStr | None = None
     check_models: bool = Field(True, description="true or false")
@@ -139,6 +140,11 @@ class Settings(BaseSettings):
     @classmethod
     def _none(cls, value: Any) -> Any:
         return None if isinstance(value, str) and value.strip().lower() in {"", "none"} else value
+
+    @field_validator("embedding_query_prefix", "embedding_document_prefix", mode="before")
+    @classmethod
+    def _no_prefix(cls, value: Any) -> Any:
+        return "" if isinstance(value, str) and value.strip().lower() == "none" else value
 
     @field_validator("api_keys")
     @classmethod

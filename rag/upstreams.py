@@ -39,8 +39,8 @@ def with_upstreams(local: "Engine", settings: "Settings") -> "Engine | MixedEngi
             embedder = RemoteEmbedder(
                 upstream(settings.embedding_url, settings.embedding_model, settings.embedding_key),
                 max_tokens=settings.embedding_tokens,
-                document_prefix=settings.embedding_document_prefix,
-                query_prefix=settings.embedding_query_prefix,
+                document_prefix=settings.embedding_document_prefix or "",
+                query_prefix=settings.embedding_query_prefix or "",
             )
         if settings.rerank_url:
             reranker = RemoteReranker(

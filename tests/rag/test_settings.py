@@ -35,6 +35,8 @@ NAMES = {
     "chat_model": ("zh-small", "zh-small"),
     "embedding_model": ("zh-embedding", "zh-embedding"),
     "rerank_model": ("some.gguf", "some.gguf"),
+    "embedding_query_prefix": ("ask:", "ask:"),
+    "embedding_document_prefix": ("none", ""),
     "chroma_url": ("http://127.0.0.1:8000", "http://127.0.0.1:8000"),
     "threads": ("3", "3"),
 }
