@@ -186,6 +186,24 @@ class Llama:
         return [float(scores[i]) for i in range(n_scores)]
 
 
+def vocabulary_ids(path: Path | str, texts: Sequence[str]) -> list[list[int]]:
+    """Cut texts by a file that may hold a vocabulary alone. Raises: RuntimeError where it is refused."""
+    params = api.llama_model_default_params()
+    params.vocab_only = True
+    model = api.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise RuntimeError(f"llama.cpp cannot load the vocabulary of {path}")
+    vocabulary = api.llama_model_get_vocab(model)
+    rows = []
+    for text in texts:
+        raw = text.encode()
+        buffer = (ctypes.c_int32 * (2 * len(raw) + 8))()
+        n = api.llama_tokenize(vocabulary, raw, len(raw), buffer, len(buffer), False, False)
+        rows.append(list(buffer[: max(n, 0)]))
+    api.llama_model_free(model)
+    return rows
+
+
 def _context_params(settings: Settings) -> api.llama_context_params:
     params = api.llama_context_default_params()
     params.n_ctx = settings.n_ctx

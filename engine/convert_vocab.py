@@ -20,7 +20,7 @@ from engine.errors import ConversionError, UnsupportedModel
 from engine.pre_tokenizers import GPT2_PATTERN, PRE_TOKENIZERS
 from engine.safetensors_folder import read_json
 from engine.sentencepiece_model import read_sentencepiece
-from engine.vocabulary import SPACE, TokenType
+from engine.vocabulary import SPACE, STRIPS_LEFT_KEY, STRIPS_RIGHT_KEY, TokenType
 
 _BERT_SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "bos": "[CLS]", "mask": "[MASK]"}
 _SPECIAL_TYPES = ("bos", "eos", "unk", "sep", "pad", "mask")
@@ -72,6 +72,7 @@ def write_vocab(writer: gguf.GGUFWriter, folder: Path, *, kind: VocabKind, n_voc
     else:
         raise ConversionError(f"neither tokenizer.model nor a tokenizer.json of type BPE is in {folder}")
     _write_special(writer, folder, kind, n_vocab)
+    _write_strips(writer, _added_tokens(tokenizer) or _added_in_config(folder), n_vocab)
 
 
 def find_pre(tokenizer: Mapping[str, Any]) -> str:
@@ -286,15 +287,12 @@ def _write_sentencepiece(writer: gguf.GGUFWriter, folder: Path, n_vocab: int) ->
         vocab.put(token_id, piece.text, piece.type, piece.score)
     config_path = folder / "tokenizer_config.json"
     config = read_json(config_path) if config_path.exists() else {}
-    decoder = _section(config, "added_tokens_decoder")
     _put_added(
         vocab,
         [
-            {**entry, "id": int(token_id)}
-            for token_id, entry in decoder.items()
-            if isinstance(entry, Mapping)
-            and token_id.isdecimal()
-            and vocab.types.get(int(token_id)) is not TokenType.UNKNOWN
+            entry
+            for entry in _added_in_config(folder)
+            if vocab.types.get(entry["id"]) is not TokenType.UNKNOWN
         ],
     )
     writer.add_tokenizer_model("llama")
@@ -347,6 +345,25 @@ def _read_merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:
             )
         pairs.append((parts[0], parts[1]))
     return pairs
+
+
+def _write_strips(writer: gguf.GGUFWriter, added: Sequence[Mapping[str, Any]], n_vocab: int) -> None:
+    """Write which special tokens swallow the blanks around them, for which GGUF has no key."""
+    for key, side in ((STRIPS_LEFT_KEY, "lstrip"), (STRIPS_RIGHT_KEY, "rstrip")):
+        ids = [entry["id"] for entry in added if entry.get(side) is True and isinstance(entry.get("id"), int)]
+        ids = sorted(i for i in ids if 0 <= i < n_vocab)
+        if ids:
+            writer.add_array(key, ids)
+
+
+def _added_in_config(folder: Path) -> list[Mapping[str, Any]]:
+    path = folder / "tokenizer_config.json"
+    decoder = _section(read_json(path) if path.exists() else {}, "added_tokens_decoder")
+    return [
+        {**entry, "id": int(token_id)}
+        for token_id, entry in decoder.items()
+        if isinstance(entry, Mapping) and token_id.isdecimal()
+    ]
 
 
 def _write_special(writer: gguf.GGUFWriter, folder: Path, kind: VocabKind, n_vocab: int) -> None:

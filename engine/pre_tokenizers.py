@@ -22,6 +22,8 @@ class PreTokenizer:
     """A piece that is a token as a whole is that token, whatever its merges say."""
     add_bos: bool = False
     """Begin with the BOS token where the file does not say."""
+    writes_bytes: bool = True
+    """Pieces are written in the letters of bytes; else as text, with U+2581 for spaces."""
 
 
 _ELISION = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
@@ -87,6 +89,16 @@ _YOUTU_SCRIPTS = (
 )
 _BLOOM = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
 
+_AFMOE_SCRIPTS = (
+    "[\u4e00-\u9fff\u3400-\u4dbf\uf900-\ufaff\u3040-\u309f\u30a0-\u30ff\uff65-\uff9f\u2f00-\u2fdf\u0e40-\u0e7f"
+    "\u0e80-\u0eff\u1780-\u17ff\u1000-\u109f\uaa60-\uaa7f\ua9e0-\ua9ff\uac00-\ud7af\u1100-\u11ff]+"
+)
+_AFMOE = (
+    r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
+    _AFMOE_SCRIPTS,
+    rf"{_DEEPSEEK3_WORDS}[\r\n]*|{_SPACES}",
+)
+
 _GPT2_CUTS = PreTokenizer((GPT2_PATTERN,))
 _DIGIT_CUTS = PreTokenizer((r"\p{N}", GPT2_PATTERN))
 _LLAMA3_CUTS = PreTokenizer((_LLAMA3,), ignore_merges=True, add_bos=True)
@@ -95,6 +107,7 @@ _GPT4O_CUTS = PreTokenizer((_GPT4O,))
 _DEEPSEEK3_CUTS = PreTokenizer(_DEEPSEEK3)
 _BAILING_CUTS = PreTokenizer((_BAILING,))
 _BLOOM_CUTS = PreTokenizer((_BLOOM,))
+_SPACED_CUTS = PreTokenizer((r"[^\n]+|\n+",), add_bos=True, writes_bytes=False)
 _GLM4_CUTS = PreTokenizer((_LLAMA3,), ignore_merges=True)
 
 
@@ -149,6 +162,9 @@ PRE_TOKENIZERS: Mapping[str, PreTokenizer] = {
     **_named(_BAILING_CUTS, "bailingmoe bailingmoe2 llada-moe"),
     "seed-coder": PreTokenizer((_SEED_CODER,)),
     "exaone-moe": PreTokenizer((_EXAONE_MOE,)),
+    "granite-embed-multi-97m": PreTokenizer((_GPT4O,), ignore_merges=True),
+    **_named(_SPACED_CUTS, "gemma4 granite-embed-multi-311m sarvam-moe"),
+    "afmoe": PreTokenizer(_AFMOE),
     "minicpm5": PreTokenizer((r"\p{N}{1,3}", _MINICPM5), ignore_merges=True),
     "ufakzeka": PreTokenizer((rf"{_WORDS}|\p{{N}}|{_SYMBOLS}|{_SPACES}",)),
     "laguna": PreTokenizer((r"[^\n]+|[\n]+", _QWEN2)),
@@ -176,9 +192,10 @@ def find_pre_tokenizer(name: str) -> PreTokenizer:
 
 
 def build_pre_tokenizer(cuts: PreTokenizer) -> pre_tokenizers.PreTokenizer:
-    """Make the `tokenizers` object that applies `cuts` and then maps bytes to letters."""
+    """Make the `tokenizers` object that applies `cuts` and then maps bytes to letters where they are."""
     steps: list[pre_tokenizers.PreTokenizer] = [
         pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in cuts.patterns
     ]
-    steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
+    if cuts.writes_bytes:
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     return pre_tokenizers.Sequence(steps)

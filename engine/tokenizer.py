@@ -9,16 +9,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-import tokenizers
-
 from engine.errors import UnsupportedModel
-from engine.tokenizer_models import NEVER, build_model, byte_alphabet
+from engine.tokenizer_models import NEVER, BuiltModel, build_model, byte_alphabet
 from engine.vocabulary import (
     SPACE,
+    STRIPS_LEFT_KEY,
+    STRIPS_RIGHT_KEY,
     Metadata,
     TokenType,
     Vocabulary,
     read_bool,
+    read_list,
+    read_str,
     read_token_id,
     read_value,
     read_vocabulary,
@@ -44,32 +46,40 @@ class SpecialIds:
     """What stands between the two texts of a pair."""
 
 
+@dataclass(frozen=True, slots=True)
+class Strips:
+    """Special tokens that swallow the blanks before or after them."""
+
+    left: frozenset[int] = frozenset()
+    right: frozenset[int] = frozenset()
+
+
 class Tokenizer:
     """A vocabulary with its rules. Immutable and thread-safe."""
 
     def __init__(
         self,
         vocabulary: Vocabulary,
-        model: tokenizers.Tokenizer,
+        built: BuiltModel,
         special: SpecialIds,
-        *,
-        add_space_prefix: bool,
+        strips: Strips,
     ) -> None:
         """Join a checked vocabulary and the model that merges its pieces; see `load_tokenizer`."""
         self.vocab_size = len(vocabulary.tokens)
         self.bos_id = special.bos
         self.eos_id = special.eos
         self.eos_ids = vocabulary.end_ids | ({special.eos} if special.eos is not None else set())
-        self.add_space_prefix = add_space_prefix
+        self.add_space_prefix = built.add_space_prefix
         self._vocabulary = vocabulary
-        self._model = model
+        self._model = built.model
+        self._strips = strips
         self._prefix = special.prefix
         self._suffix = special.suffix
         self._separators = special.separators
-        self._is_byte_level = vocabulary.kind == "gpt2"
+        self._is_byte_level = built.is_byte_level
         self._letters = byte_alphabet()
         # Where nothing is put before a text, pieces of spaces are as in it: Gemma's runs of them.
-        self._spaced = vocabulary.kind == "llama" and not add_space_prefix
+        self._spaced = vocabulary.kind == "llama" and not built.add_space_prefix
         self._user_tokens = self._special_texts(TokenType.USER_DEFINED)
         self._all_tokens = self._special_texts(TokenType.USER_DEFINED, *_HIDDEN)
         self._user_pattern = _special_pattern(self._user_tokens)
@@ -157,11 +167,17 @@ class Tokenizer:
         at = 0
         after_special = True
         for match in pattern.finditer(text):
-            if match.start() > at:
-                ids += self._encode_plain(text[at : match.start()], after_special=after_special)
-            ids.append(special[match.group()])
+            token_id = special[match.group()]
+            before = text[at : match.start()]
+            if token_id in self._strips.left:
+                before = before.rstrip()
+            if before:
+                ids += self._encode_plain(before, after_special=after_special)
+            ids.append(token_id)
             after_special = True
             at = match.end()
+            if token_id in self._strips.right:
+                at = len(text) - len(text[at:].lstrip())
         return ids + self._encode_plain(text[at:], after_special=after_special)
 
     def _encode_plain(self, text: str, *, after_special: bool) -> list[int]:
@@ -247,7 +263,27 @@ def load_tokenizer(file: Metadata, *, ends_texts: bool = False) -> Tokenizer:
         suffix if add_eos else None,
         _separators(vocabulary, suffix if sep is None else sep),
     )
-    return Tokenizer(vocabulary, built.model, special, add_space_prefix=built.add_space_prefix)
+    return Tokenizer(vocabulary, built, special, _read_strips(file, vocabulary))
+
+
+def _read_strips(file: Metadata, vocabulary: Vocabulary) -> Strips:
+    """Read our own keys, else know the two families whose files leave it out, as llama.cpp does."""
+    left = _read_ids(file, STRIPS_LEFT_KEY, len(vocabulary.tokens))
+    right = _read_ids(file, STRIPS_RIGHT_KEY, len(vocabulary.tokens))
+    if left or right:
+        return Strips(left, right)
+    if vocabulary.pre.startswith("jina-v2-"):
+        return Strips(left=frozenset(i for i, text in enumerate(vocabulary.tokens) if text == "<mask>"))
+    name = (read_str(file, "general.name") or "").lower()
+    if vocabulary.kind == "llama" and ("phi-3" in name or "phi3" in name):
+        kept = ("<unk>", "<s>", "<|endoftext|>")
+        controls = (i for i, kind in enumerate(vocabulary.types) if kind is TokenType.CONTROL)
+        return Strips(right=frozenset(i for i in controls if vocabulary.tokens[i] not in kept))
+    return Strips()
+
+
+def _read_ids(file: Metadata, key: str, n_tokens: int) -> frozenset[int]:
+    return frozenset(i for i in read_list(file, key, int, None) if 0 <= i < n_tokens)
 
 
 def _separators(vocabulary: Vocabulary, sep: int | None) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from tokenizers import models, normalizers, pre_tokenizers
 
 from engine.charsmap import check_charsmap
 from engine.errors import UnsupportedModel
-from engine.pre_tokenizers import build_pre_tokenizer, find_pre_tokenizer
+from engine.pre_tokenizers import PreTokenizer, build_pre_tokenizer, find_pre_tokenizer
 from engine.vocabulary import (
     SPACE,
     Metadata,
@@ -39,11 +39,19 @@ class BuiltModel:
     add_bos: bool
     add_eos: bool
     add_space_prefix: bool
+    is_byte_level: bool = False
 
 
 def build_model(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
     """Build the model for `vocabulary.kind`. Raises: UnsupportedModel."""
-    builders = {"gpt2": _byte_level_bpe, "llama": _sentencepiece_bpe, "t5": _unigram, "bert": _wordpiece}
+    builders = {
+        "gpt2": _bpe,
+        "gemma4": _bpe,
+        "whitespace": _word_bpe,
+        "llama": _sentencepiece_bpe,
+        "t5": _unigram,
+        "bert": _wordpiece,
+    }
     builder = builders.get(vocabulary.kind)
     if builder is None:
         known = ", ".join(builders)
@@ -79,16 +87,68 @@ def _plain_ids(vocabulary: Vocabulary, types: Iterable[TokenType] = _PLAIN) -> d
     }
 
 
-def _byte_level_bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
-    cuts = find_pre_tokenizer(vocabulary.pre)
+def _bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    cuts = find_pre_tokenizer("gemma4" if vocabulary.kind == "gemma4" else vocabulary.pre)
     ids = _plain_ids(vocabulary)
-    if not vocabulary.merges:
-        raise UnsupportedModel("tokenizer.ggml.merges is missing or empty in a gpt2 vocabulary")
-    merges = [(a, b) for a, b in vocabulary.merges if a in ids and b in ids and a + b in ids]
+    merges = _merges(vocabulary, ids)
+    if not cuts.writes_bytes:
+        return _spaced_bpe(vocabulary, file, cuts, ids, merges)
     model = tokenizers.Tokenizer(models.BPE(vocab=ids, merges=merges, ignore_merges=cuts.ignore_merges))
     model.pre_tokenizer = build_pre_tokenizer(cuts)
     add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", False)
+    return BuiltModel(model, cuts.add_bos, False, add_space_prefix, is_byte_level=True)
+
+
+def _merges(vocabulary: Vocabulary, ids: Mapping[str, int]) -> list[tuple[str, str]]:
+    if not vocabulary.merges:
+        raise UnsupportedModel(f"tokenizer.ggml.merges is missing or empty in a {vocabulary.kind} vocabulary")
+    return [(a, b) for a, b in vocabulary.merges if a in ids and b in ids and a + b in ids]
+
+
+def _spaced_bpe(
+    vocabulary: Vocabulary,
+    file: Metadata,
+    cuts: PreTokenizer,
+    ids: dict[str, int],
+    merges: list[tuple[str, str]],
+) -> BuiltModel:
+    """Build Gemma 4's kind: text with U+2581 for spaces, merged line by line."""
+    known = set(merges)
+    # Runs of line ends are tokens, whatever the merges say.
+    runs = sorted(text for text in ids if len(text) > 1 and not text.strip("\n"))
+    added = [(run[:cut], run[cut:]) for run in runs for cut in range(1, len(run))]
+    merges = merges + [pair for pair in added if pair not in known and pair[0] in ids and pair[1] in ids]
+    unknown = read_token_id(file, "tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
+    unknown_text = vocabulary.tokens[3 if unknown is None and len(vocabulary.tokens) > 3 else unknown or 0]
+    byte_ids = _plain_ids(vocabulary, (TokenType.BYTE,))
+    model = tokenizers.Tokenizer(
+        models.BPE(
+            vocab=ids | byte_ids | {unknown_text: vocabulary.tokens.index(unknown_text)},
+            merges=merges,
+            unk_token=unknown_text,
+            byte_fallback=True,
+        )
+    )
+    model.normalizer = normalizers.Replace(" ", SPACE)
+    model.pre_tokenizer = build_pre_tokenizer(cuts)
+    add_space_prefix = read_bool(file, "tokenizer.ggml.add_space_prefix", False)
     return BuiltModel(model, cuts.add_bos, add_eos=False, add_space_prefix=add_space_prefix)
+
+
+def _word_bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
+    """Build the kind of jina-embeddings-v2-base-zh: words without spaces, merged from characters."""
+    ids = _plain_ids(vocabulary)
+    unknown = read_token_id(file, "tokenizer.ggml.unknown_token_id", len(vocabulary.tokens))
+    unknown_text = None if unknown is None else vocabulary.tokens[unknown]
+    if unknown_text is not None and unknown is not None:
+        ids[unknown_text] = unknown
+    model = tokenizers.Tokenizer(
+        models.BPE(vocab=ids, merges=_merges(vocabulary, ids), unk_token=unknown_text)
+    )
+    if read_bool(file, "tokenizer.ggml.normalizer.lowercase", False):
+        model.normalizer = normalizers.Lowercase()
+    model.pre_tokenizer = pre_tokenizers.Whitespace()
+    return BuiltModel(model, add_bos=True, add_eos=True, add_space_prefix=False)
 
 
 def _sentencepiece_bpe(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:

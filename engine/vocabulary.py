@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar
 from engine.errors import UnsupportedModel
 
 MAX_TOKENS = 4_000_000
+STRIPS_LEFT_KEY = "quarry.tokenizer.strips_left"
+STRIPS_RIGHT_KEY = "quarry.tokenizer.strips_right"
 SPACE = "\u2581"
 """How SentencePiece vocabularies write a space."""
 
@@ -71,7 +73,7 @@ def read_vocabulary(file: Metadata) -> Vocabulary:
         raise UnsupportedModel("tokenizer.ggml.model is missing: the file has no tokenizer")
     tokens = _read_tokens(file)
     types = _read_types(file, len(tokens))
-    scores = _read_list(file, "tokenizer.ggml.scores", float, len(tokens))
+    scores = read_list(file, "tokenizer.ggml.scores", float, len(tokens))
     for i, score in enumerate(scores):
         if not math.isfinite(score):
             raise UnsupportedModel(f"tokenizer.ggml.scores[{i}] is {score}, not a finite number")
@@ -139,7 +141,7 @@ def read_token_id(file: Metadata, key: str, n_tokens: int) -> int | None:
 
 
 def _read_tokens(file: Metadata) -> list[str]:
-    tokens = _read_list(file, "tokenizer.ggml.tokens", str, None)
+    tokens = read_list(file, "tokenizer.ggml.tokens", str, None)
     if not tokens:
         raise UnsupportedModel("tokenizer.ggml.tokens is missing or empty: the file has no vocabulary")
     if len(tokens) > MAX_TOKENS:
@@ -156,7 +158,7 @@ def _read_tokens(file: Metadata) -> list[str]:
 
 
 def _read_types(file: Metadata, n_tokens: int) -> list[TokenType]:
-    numbers = _read_list(file, "tokenizer.ggml.token_type", int, n_tokens)
+    numbers = read_list(file, "tokenizer.ggml.token_type", int, n_tokens)
     if not numbers:
         return [TokenType.NORMAL] * n_tokens
     known = {int(t): t for t in TokenType}
@@ -165,7 +167,7 @@ def _read_types(file: Metadata, n_tokens: int) -> list[TokenType]:
 
 def _read_merges(file: Metadata) -> tuple[tuple[str, str], ...]:
     merges = []
-    for i, line in enumerate(_read_list(file, "tokenizer.ggml.merges", str, None)):
+    for i, line in enumerate(read_list(file, "tokenizer.ggml.merges", str, None)):
         # The left part is never empty, and may itself begin with a space.
         cut = line.find(" ", 1)
         if cut < 0 or cut + 1 == len(line):
@@ -175,14 +177,17 @@ def _read_merges(file: Metadata) -> tuple[tuple[str, str], ...]:
 
 
 def _read_charsmap(file: Metadata) -> bytes:
-    numbers = _read_list(file, "tokenizer.ggml.precompiled_charsmap", int, None)
+    numbers = read_list(file, "tokenizer.ggml.precompiled_charsmap", int, None)
     if numbers and not (min(numbers) >= -128 and max(numbers) <= 255):
         raise UnsupportedModel("tokenizer.ggml.precompiled_charsmap holds numbers that are no bytes")
     return bytes(number & 0xFF for number in numbers)
 
 
-def _read_list(file: Metadata, key: str, item: type[T], length: int | None) -> list[T]:
-    """Return a list key, [] where absent, cut to `length` entries; fewer are an error."""
+def read_list(file: Metadata, key: str, item: type[T], length: int | None) -> list[T]:
+    """Return a list key, [] where absent, cut to `length` entries; fewer are an error.
+
+    Raises: UnsupportedModel.
+    """
     value = read_value(file, key)
     if value is None:
         return []

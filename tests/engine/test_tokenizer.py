@@ -74,7 +74,11 @@ def test_text_survives_encode_and_decode(path: Path) -> None:
 @pytest.mark.parametrize("pre", sorted(PRE_TOKENIZERS))
 def test_every_pre_tokenizer_keeps_every_byte(pre: str) -> None:
     text = "Hello WORLD's 1234567 你好,世界! \u1100\u1161 \n x's\t\u00e9 <a/>\n\n   ok"
-    pieces = [p for p, _ in build_pre_tokenizer(PRE_TOKENIZERS[pre]).pre_tokenize_str(text)]
+    cuts = PRE_TOKENIZERS[pre]
+    pieces = [p for p, _ in build_pre_tokenizer(cuts).pre_tokenize_str(text)]
+    if not cuts.writes_bytes:
+        assert "".join(pieces) == text
+        return
     letters = byte_alphabet()
     assert bytes(letters[c] for piece in pieces for c in piece).decode() == text
     assert len(pieces) > 3

@@ -13,6 +13,8 @@ from bench.worker import serve
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Load the file, answer one question about it and close it."""
+    if request["do"] == "vocabulary":
+        return {"ids": llama.vocabulary_ids(request["model"], request["texts"])}
     embeds = request["do"] in ("embed", "score")
     settings = llama.Settings(
         flash_attention=False, f32_cache=True, n_ctx=512, n_batch=512, embeddings=embeds
