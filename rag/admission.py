@@ -1,6 +1,6 @@
 """Admission: how many requests may be inside at once. The rest is told at once to come back."""
 
-from collections.abc import Callable
+from starlette.requests import Request
 
 from rag.errors import Overloaded
 
@@ -8,30 +8,47 @@ _RETRY_AFTER_S = 5
 
 
 class Admission:
-    """Counts the requests inside, from before their search to their last byte. Event loop only."""
+    """Counts the work inside, from before its body is read to its last byte. Event loop only."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self.n_inside = 0
 
-    def check(self) -> None:
-        """Pass where a place is free now. Raises: Overloaded."""
-        if self.n_inside >= self._limit:
+    def enter(self) -> "Places":
+        """Take a place. Raises: Overloaded."""
+        places = Places(self)
+        places.take(1)
+        return places
+
+    def add(self, n: int) -> None:
+        """Count `n` more; fewer than none to let go. Raises: Overloaded."""
+        if n > 0 and self.n_inside + n > self._limit:
             raise Overloaded(
                 f"{self.n_inside} requests are being answered or wait; the limit is {self._limit}",
                 headers={"Retry-After": str(_RETRY_AFTER_S)},
             )
+        self.n_inside += n
 
-    def enter(self) -> Callable[[], None]:
-        """Take a place; call what comes back to leave it, as often as you like. Raises: Overloaded."""
-        self.check()
-        self.n_inside += 1
-        inside = True
 
-        def leave() -> None:
-            nonlocal inside
-            if inside:
-                inside = False
-                self.n_inside -= 1
+class Places:
+    """The places of one request."""
 
-        return leave
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self._n = 0
+
+    def take(self, n: int) -> None:
+        """Take `n` places more, or none. Raises: Overloaded."""
+        self._admission.add(n)
+        self._n += n
+
+    def leave(self) -> None:
+        """Let all of them go."""
+        self._admission.add(-self._n)
+        self._n = 0
+
+
+def places_of(request: Request) -> Places:
+    """Give the places of a request that waits for a model, as the boundary took them."""
+    places: Places = request.scope["quarry.places"]
+    return places

@@ -71,7 +71,6 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         library=library,
         parts=Parts(engine, retriever, settings.context_tokens, settings.answer_tokens),
         admission=admission,
-        embedding_admission=embedding_admission,
         shutdown=shutdown,
         embedding_threads=CapacityLimiter(_EMBEDDING_THREADS),
         started=wire.now(),

@@ -99,9 +99,24 @@ class Boundary:
         scope["quarry.caller"] = self._gate.check_key(headers)
         if self._shutdown.has_begun:
             raise shutting_down()
-        for pattern, admission in self._queues if scope["method"] == "POST" else ():
-            if pattern.search(scope["path"]):
-                admission.check()
+        admission = self._queue_of(scope)
+        if admission is None:
+            await self._hand_on(scope, headers, receive, send)
+            return
+        # Before a byte of it is read: who is told to come back later is told at once.
+        places = scope["quarry.places"] = admission.enter()
+        try:
+            await self._hand_on(scope, headers, receive, send)
+        finally:
+            places.leave()
+
+    def _queue_of(self, scope: Scope) -> Admission | None:
+        """Give the queue in which a request waits for a model, if it does."""
+        found = (queue for pattern, queue in self._queues if pattern.search(scope["path"]))
+        return next(found, None) if scope["method"] == "POST" else None
+
+    async def _hand_on(self, scope: Scope, headers: Headers, receive: Receive, send: Send) -> None:
+        """Read the body within its limits, and let the app answer. Raises: BodyTooLarge, InvalidRequest."""
         is_form = headers.get("content-type", "").lower().startswith("multipart/form-data")
         if is_form and _UPLOAD.search(scope["path"]):
             # An upload goes to the disk as it comes.
@@ -109,11 +124,17 @@ class Boundary:
             return
         bounded = self._bounded(headers, receive, self._max_body_bytes)
         parts: list[bytes] = []
-        while True:
-            message = await bounded()
-            parts.append(message.get("body", b""))
-            if not message.get("more_body", False):
-                break
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await bounded()
+                    parts.append(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        break
+        except TimeoutError as error:
+            raise InvalidRequest(
+                f"the body did not arrive within {self._body_timeout_s:g} s", code="request_timeout"
+            ) from error
         await self._app(scope, _replay(b"".join(parts), receive), send)
 
     def _bounded(self, headers: Headers, receive: Receive, limit: int) -> Receive:

@@ -7,27 +7,9 @@ from dataclasses import replace
 from functools import partial
 
 from engine.chat_model import GenerationParams
-from rag.admission import Admission
 from rag.answer import Ask, Event, Parts, answer
 
 Numbered = tuple[int, Event]
-
-
-def leave_all(admission: Admission, n: int) -> Callable[[], None]:
-    """Take `n` places or none; call what comes back to leave them. Raises: Overloaded."""
-    places: list[Callable[[], None]] = []
-
-    def leave() -> None:
-        for place in places:
-            place()
-
-    try:
-        for _ in range(n):
-            places.append(admission.enter())  # noqa: PERF401 - what was taken must be known when one fails
-    except BaseException:
-        leave()
-        raise
-    return leave
 
 
 def answer_all(ask: Ask, n: int, parts: Parts) -> AsyncGenerator[Numbered, None]:

@@ -42,7 +42,6 @@ class Service:
     library: Library
     parts: Parts
     admission: Admission
-    embedding_admission: Admission
     shutdown: Shutdown
     embedding_threads: CapacityLimiter
     started: int

@@ -13,10 +13,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
 from rag import sse, wire
+from rag.admission import places_of
 from rag.answer import Ask, Called, End, Event, Retrieved, Text, Thought
 from rag.api import answering
 from rag.auth import Caller, caller_of
-from rag.choices import Numbered, leave_all
+from rag.choices import Numbered
 from rag.citations import Source
 from rag.errors import error_body, to_api_error
 from rag.forms import read_response_format
@@ -37,24 +38,18 @@ async def create_chat_completion(body: wire.ChatRequest, request: Request) -> Re
     """Answer a conversation, streamed or whole."""
     service = service_of(request)
     n = min(body.n or 1, wire.MOST_CHOICES)
-    leave = leave_all(service.admission, n)
-    streaming = False
-    try:
-        ask = await to_thread.run_sync(_read, body, service, caller_of(request))
-        completion = Completion(
-            model=body.model, with_logprobs=bool(body.logprobs), on_failure=service.metrics.failed
-        )
-        events = service.patient(answering.answers(ask, n, service))
-        if not body.stream:
-            return await unless_gone(request, _whole(completion, events, n))
-        include_usage = bool(body.stream_options and body.stream_options.include_usage)
-        first = await unless_gone(request, answering.first_events(events))
-        stream = _stream(completion, events, first, include_usage=include_usage, leave=leave)
-        streaming = True
-        return sse.EventStream(stream, headers=_source_headers(first))
-    finally:
-        if not streaming:
-            leave()
+    places_of(request).take(n - 1)
+    ask = await to_thread.run_sync(_read, body, service, caller_of(request))
+    completion = Completion(
+        model=body.model, with_logprobs=bool(body.logprobs), on_failure=service.metrics.failed
+    )
+    events = service.patient(answering.answers(ask, n, service))
+    if not body.stream:
+        return await unless_gone(request, _whole(completion, events, n))
+    include_usage = bool(body.stream_options and body.stream_options.include_usage)
+    first = await unless_gone(request, answering.first_events(events))
+    stream = _stream(completion, events, first, include_usage=include_usage)
+    return sse.EventStream(stream, headers=_source_headers(first))
 
 
 @dataclass(slots=True)
@@ -182,7 +177,6 @@ async def _stream(
     first: list[Numbered],
     *,
     include_usage: bool,
-    leave: Callable[[], None],
 ) -> AsyncGenerator[bytes, None]:
     """Encode the answer as it comes; empty deltas while it does not."""
     ends: dict[int, End] = {}
@@ -213,7 +207,6 @@ async def _stream(
         yield completion.delta({"content": f"\n\n[Error: {described.message}]"})
         yield sse.event(error_body(described))
     finally:
-        leave()
         await events.aclose()
     yield sse.DONE
 

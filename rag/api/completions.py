@@ -15,10 +15,11 @@ from starlette.responses import JSONResponse, Response
 from engine.chat_model import Delta
 from engine.errors import ContextTooLong
 from rag import sse, wire
+from rag.admission import places_of
 from rag.answer import End, Event, Text, generate
 from rag.api import answering
 from rag.auth import Caller, caller_of
-from rag.choices import Numbered, leave_all, side_by_side, with_seed
+from rag.choices import Numbered, side_by_side, with_seed
 from rag.errors import InvalidRequest, UnsupportedParameter, error_body, to_api_error
 from rag.ports import ChatModel
 from rag.service import Service, service_of, unless_gone
@@ -34,25 +35,18 @@ async def create_completion(body: wire.CompletionRequest, request: Request) -> R
     service = service_of(request)
     wire.check_stream_options(body.stream_options, is_stream=bool(body.stream))
     n_prompts = len(body.prompt) if isinstance(body.prompt, list) and not _is_ids(body.prompt) else 1
-    leave = leave_all(service.admission, min(n_prompts * (body.n or 1), wire.MOST_CHOICES))
-    streaming = False
-    try:
-        starts, n_prompt_tokens = await to_thread.run_sync(_read, body, service, caller_of(request))
-        events = service.patient(side_by_side(starts))
-        head = {
-            "id": f"cmpl-{uuid.uuid4().hex}",
-            "object": "text_completion",
-            "created": wire.now(),
-            "model": body.model,
-        }
-        if body.stream:
-            streaming = True
-            stream = _stream(head, events, body, n_prompt_tokens, leave, service)
-            return sse.EventStream(stream, headers={})
-        return await unless_gone(request, _whole(head, events, len(starts), n_prompt_tokens))
-    finally:
-        if not streaming:
-            leave()
+    places_of(request).take(min(n_prompts * (body.n or 1), wire.MOST_CHOICES) - 1)
+    starts, n_prompt_tokens = await to_thread.run_sync(_read, body, service, caller_of(request))
+    events = service.patient(side_by_side(starts))
+    head = {
+        "id": f"cmpl-{uuid.uuid4().hex}",
+        "object": "text_completion",
+        "created": wire.now(),
+        "model": body.model,
+    }
+    if body.stream:
+        return sse.EventStream(_stream(head, events, body, n_prompt_tokens, service), headers={})
+    return await unless_gone(request, _whole(head, events, len(starts), n_prompt_tokens))
 
 
 @router.post("/tokenize")
@@ -164,7 +158,6 @@ async def _stream(
     events: sse.Patient[Numbered],
     body: wire.CompletionRequest,
     n_prompt_tokens: int,
-    leave: Callable[[], None],
     service: Service,
 ) -> AsyncGenerator[bytes, None]:
     n_written = 0
@@ -192,7 +185,6 @@ async def _stream(
         log.warning("stream failed", error=type(error).__name__, code=described.code, exc_info=True)
         yield sse.event(error_body(described))
     finally:
-        leave()
         await events.aclose()
     yield sse.DONE
 

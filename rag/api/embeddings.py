@@ -37,12 +37,8 @@ async def create_embeddings(body: EmbeddingRequest, request: Request) -> dict[st
     embedder = service.parts.engine.embedder
     assert embedder is not None  # noqa: S101 (resolve_embedding found it)
     n_dimensions = _dimensions(body, embedder)
-    leave = service.embedding_admission.enter()
-    try:
-        texts = await to_thread.run_sync(_texts, body, service)
-        counts, vectors = await unless_gone(request, _embed(texts, embedder, service))
-    finally:
-        leave()
+    texts = await to_thread.run_sync(_texts, body, service)
+    counts, vectors = await unless_gone(request, _embed(texts, embedder, service))
     if n_dimensions < embedder.dimension:
         vectors = [shorten(vector, n_dimensions) for vector in vectors]
     encode = _base64 if body.encoding_format == "base64" else _floats

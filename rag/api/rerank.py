@@ -64,11 +64,7 @@ async def rerank(body: RerankRequest, request: Request) -> dict[str, Any]:
             scores += [float(value) for value in found]
         return scores
 
-    leave = service.embedding_admission.enter()
-    try:
-        scores = await unless_gone(request, score())
-    finally:
-        leave()
+    scores = await unless_gone(request, score())
     ranked = sorted(enumerate(scores), key=lambda item: -item[1])[: body.top_n]
     results: list[dict[str, Any]] = []
     for index, value in ranked:

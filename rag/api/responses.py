@@ -1,6 +1,6 @@
 """/v1/responses."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
@@ -33,19 +33,12 @@ Json = dict[str, Any]
 async def create_response(body: ResponseRequest, request: Request) -> Response:
     """Answer, streamed or whole."""
     service, caller = service_of(request), caller_of(request)
-    leave = service.admission.enter()
-    streaming = False
-    try:
-        ask, turn = await to_thread.run_sync(_read, body, service, caller)
-        events = service.patient(answering.answers(ask, 1, service))
-        if not body.stream:
-            return JSONResponse(await unless_gone(request, _whole(turn, events, service)))
-        first = await unless_gone(request, answering.first_events(events))
-        streaming = True
-        return sse.EventStream(_stream(turn, events, first, service, leave), headers={})
-    finally:
-        if not streaming:
-            leave()
+    ask, turn = await to_thread.run_sync(_read, body, service, caller)
+    events = service.patient(answering.answers(ask, 1, service))
+    if not body.stream:
+        return JSONResponse(await unless_gone(request, _whole(turn, events, service)))
+    first = await unless_gone(request, answering.first_events(events))
+    return sse.EventStream(_stream(turn, events, first, service), headers={})
 
 
 @router.post("/responses/input_tokens")
@@ -172,7 +165,6 @@ async def _stream(
     events: sse.Patient[Numbered],
     first: list[Numbered],
     service: Service,
-    leave: Callable[[], None],
 ) -> AsyncGenerator[bytes, None]:
     """Encode the response as it comes."""
     writer = turn.writer
@@ -201,7 +193,6 @@ async def _stream(
         for event in writer.fail(described.message):
             yield sse.named_event(event)
     finally:
-        leave()
         await events.aclose()
 
 
