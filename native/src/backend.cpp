@@ -11,9 +11,6 @@ namespace {
 
 constexpr std::size_t kAlign = 64;
 
-// Below this many values an operation is quicker on one thread than the others are woken.
-constexpr std::size_t kWorthThreads = 16384;
-
 // Weights that stay in the second-level cache while the chunks of activations pass by.
 constexpr std::size_t kPanelBytes = 256 * 1024;
 
@@ -101,15 +98,6 @@ void Backend::reserve(Buffer& buffer, std::size_t rows) const {
     buffer.rows_ = rows;
 }
 
-template <class Body>
-void Backend::each_row(std::size_t n, std::size_t width, const Body& body) {
-    if (n * width < kWorthThreads) {
-        for (std::size_t i = 0; i < n; ++i) body(i);
-        return;
-    }
-    pool_.parallel(n, [&](std::size_t i, std::size_t) { body(i); });
-}
-
 void Backend::gather(const GgufTensor& table, std::span<const std::int32_t> ids, Buffer& out,
                      bool accumulate) {
     each_row(ids.size(), out.width(), [&](std::size_t i) {
@@ -146,7 +134,7 @@ void Backend::read(const Buffer& x, std::size_t row, float* out) const {
     std::memcpy(out, x.row(row), x.width() * sizeof(float));
 }
 
-void Backend::prepare_floats(const Buffer& x, std::size_t n) {
+void Backend::prepare_floats(const Buffer& x, std::size_t first, std::size_t n) {
     const std::size_t width = x.width();
     floats_.chunks.resize(n_chunks(n));
     grow(floats_.memory, n * width * sizeof(float) + floats_.chunks.size() * kAlign);
@@ -158,7 +146,7 @@ void Backend::prepare_floats(const Buffer& x, std::size_t n) {
     }
     each_row(floats_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c) {
         const Chunk& chunk = floats_.chunks[c];
-        kernels_.interleave(x.row(c * kernels_.max_chunk), width, chunk.n, width,
+        kernels_.interleave(x.row(first + c * kernels_.max_chunk), width, chunk.n, width,
                             const_cast<float*>(chunk.floats));
     });
 }
@@ -191,15 +179,21 @@ void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, Pr
 
 void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections,
                      Rounding rounding) {
+    matmul_rows(x, 0, n, projections, rounding, 0);
+}
+
+void Backend::matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
+                          std::initializer_list<Projection> projections, Rounding rounding,
+                          std::size_t part) {
     const auto quantized = [](const Projection& p) { return is_quantized(p.weight->layout); };
     const bool fine = rounding == Rounding::fine;
     if (std::any_of(projections.begin(), projections.end(), quantized)) {
         if (fine) grow(residual_, n * x.width() * sizeof(float));
         auto* residual = reinterpret_cast<float*>(residual_.data());
-        prepare_bytes(x.row(0), x.width(), n, bytes_, fine ? residual : nullptr);
+        prepare_bytes(x.row(first), x.width(), n, bytes_, fine ? residual : nullptr);
         if (fine) prepare_bytes(residual, x.width(), n, residual_bytes_, nullptr);
     }
-    if (!std::all_of(projections.begin(), projections.end(), quantized)) prepare_floats(x, n);
+    if (!std::all_of(projections.begin(), projections.end(), quantized)) prepare_floats(x, first, n);
     for (const Projection& projection : projections) {
         const Weight& weight = *projection.weight;
         const bool bytes = quantized(projection);
@@ -207,6 +201,7 @@ void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Proje
         const MatmulTile kernel = kernels_.matmul[static_cast<std::size_t>(weight.layout)];
         const std::size_t step = tile_bytes(weight.layout, weight.width);
         const std::size_t n_tiles = tiles_of(weight.rows);
+        const std::byte* tiles = weight.tiles.data() + part * n_tiles * step;
         // Few, large panels reuse activations in the cache; enough of them keep the threads evenly busy.
         const std::size_t even = std::max<std::size_t>(1, n_tiles / (8 * pool_.size()));
         const std::size_t panel = std::clamp<std::size_t>(kPanelBytes / step, 1, even);
@@ -215,9 +210,9 @@ void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Proje
             for (std::size_t c = 0; c < chunks.size(); ++c) {
                 for (std::size_t tile = p * panel; tile < end; ++tile) {
                     const std::size_t row = tile * kTileRows;
-                    const std::byte* packed = weight.tiles.data() + tile * step;
-                    TileOutput out{projection.out->row(c * kernels_.max_chunk) + row, projection.out->width(),
-                                   std::min(kTileRows, weight.rows - row),
+                    const std::byte* packed = tiles + tile * step;
+                    TileOutput out{projection.out->row(first + c * kernels_.max_chunk) + row,
+                                   projection.out->width(), std::min(kTileRows, weight.rows - row),
                                    weight.bias.empty() ? nullptr : weight.bias.data() + row,
                                    projection.accumulate};
                     kernel(packed, weight.width, chunks[c], out);
@@ -284,6 +279,10 @@ void Backend::add(const Buffer& x, std::size_t n, Buffer& out) {
 
 void Backend::scale(Buffer& x, std::size_t n, float factor) {
     each_row(n, x.width(), [&](std::size_t i) { kernels_.scale(x.row(i), x.width(), factor); });
+}
+
+void Backend::clear(Buffer& x, std::size_t n) const {
+    if (n > 0) std::memset(x.row(0), 0, n * x.width() * sizeof(float));
 }
 
 void Backend::soft_cap(Buffer& x, std::size_t n, float cap) {

@@ -32,7 +32,7 @@ class Buffer {
     LazyMemory memory_;
 };
 
-// A matrix packed into tiles, [rows][width].
+// A matrix packed into tiles, [rows][width]; of experts, as many such matrices one after the other.
 struct Weight {
     Layout layout = Layout::f32;
     std::size_t rows = 0;
@@ -71,6 +71,20 @@ struct Scoring {
     std::span<const float> slopes = {};  // of each query head: what a score loses for each place between
 };
 
+// Which rows of a batch go to which experts, and how much each result weighs.
+class Routes {
+  public:
+    std::size_t n_routed() const { return rows_.size(); }
+
+  private:
+    friend class Backend;
+    std::size_t n_used_ = 0;
+    std::vector<std::size_t> first_;   // [experts + 1]: where the rows of each begin
+    std::vector<std::size_t> rows_;    // [n * n_used], of the batch, grouped by expert
+    std::vector<std::size_t> places_;  // [n][n_used]: where in rows_, in the order of the experts
+    std::vector<float> weights_;       // [n][n_used]
+};
+
 // Tokens of one sequence in a batch.
 struct SequenceRows {
     std::size_t first_row;
@@ -99,6 +113,8 @@ class Backend {
     // Of `n` rows from `first` on.
     std::vector<float> load_bias(const GgufTensor& tensor, std::size_t first, std::size_t n, RowOrder order,
                                  HeadShape heads) const;
+    // A tensor of [experts][rows][width]. Throws: GgufError.
+    Weight load_experts(const GgufFile& file, const GgufTensor& tensor);
     // Throws: GgufError where gather() could not read the rows of `table`.
     void check_readable(const GgufTensor& table) const;
 
@@ -120,12 +136,15 @@ class Backend {
     void layer_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight,
                     const std::vector<float>& bias, float epsilon, Buffer& out);
     void silu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out);
+    // x[i] becomes x[i] * sigmoid(gate[i][0]).
+    void sigmoid_scale(const Buffer& gate, std::size_t n, Buffer& x);
     void gelu_multiply(const Buffer& gate, const Buffer& up, std::size_t n, Buffer& out);
     void gelu(Buffer& x, std::size_t n);
     void tanh(Buffer& x, std::size_t n);
     void multiply(const Buffer& x, std::size_t n, Buffer& out);
     void add(const Buffer& x, std::size_t n, Buffer& out);
     void scale(Buffer& x, std::size_t n, float factor);
+    void clear(Buffer& x, std::size_t n) const;
     // x becomes cap * tanh(x / cap).
     void soft_cap(Buffer& x, std::size_t n, float cap);
     // Turns the first angles.width() values of every head; angles [n][cosines then sines].
@@ -138,17 +157,39 @@ class Backend {
                    std::span<const SequenceRows> sequences, std::size_t n_query_heads, bool causal,
                    KvCache& cache, std::size_t layer, Buffer& out, const Scoring& scoring = {});
 
+    // Experts. Chooses the n_used of highest score for each row; softmax of the scores weighs them.
+    void route(const Buffer& scores, std::size_t n, std::size_t n_used, bool normalize, float scale,
+               Routes& out) const;
+    // The rows grouped by expert, [n_routed][width].
+    void gather_routed(const Buffer& x, const Routes& routes, Buffer& out);
+    // Each out[i] = x[i] * weight^T of the row's expert; x and outputs grouped by expert.
+    void matmul_routed(const Buffer& x, const Routes& routes, std::initializer_list<Projection> projections,
+                       Rounding rounding = Rounding::coarse);
+    // Adds to each row of `out` what its experts gave, weighed.
+    void add_routed(const Buffer& x, const Routes& routes, std::size_t n, Buffer& out);
+
   private:
     // What a matmul's kernels read, made from its input.
     struct Prepared {
         std::vector<Chunk> chunks;
         LazyMemory memory;
     };
-    void prepare_floats(const Buffer& x, std::size_t n);
+    // Rows [first, first + n) of x and of the outputs, by matrix `part` of the weights.
+    void matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
+                     std::initializer_list<Projection> projections, Rounding rounding, std::size_t part);
+    void prepare_floats(const Buffer& x, std::size_t first, std::size_t n);
     void prepare_bytes(const float* x, std::size_t width, std::size_t n, Prepared& out, float* residual);
     std::size_t n_chunks(std::size_t n) const { return (n + kernels_.max_chunk - 1) / kernels_.max_chunk; }
     template <class Body>
-    void each_row(std::size_t n, std::size_t width, const Body& body);
+    void each_row(std::size_t n, std::size_t width, const Body& body) {
+        // Below this many values an operation is quicker on one thread than the others are woken.
+        constexpr std::size_t kWorthThreads = 16384;
+        if (n * width < kWorthThreads) {
+            for (std::size_t i = 0; i < n; ++i) body(i);
+            return;
+        }
+        pool_.parallel(n, [&](std::size_t i, std::size_t) { body(i); });
+    }
 
     const Kernels& kernels_;
     ThreadPool pool_;

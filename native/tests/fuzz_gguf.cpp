@@ -26,6 +26,10 @@ class Mutator {
                 originals_.push_back({draft.bytes(), draft.header().size()});
             }
         }
+        for (const TensorType* type : {&types::f32, &types::q8_0}) {
+            for (const Draft& draft : tiny_decoders(*type))
+                originals_.push_back({draft.bytes(), draft.header().size()});
+        }
     }
 
     std::string next() {

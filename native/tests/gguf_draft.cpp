@@ -183,6 +183,141 @@ Draft tiny_llama(const TensorType& matrix) {
     return draft;
 }
 
+namespace {
+
+// Renames the keys of a draft to another architecture.
+void rename(Draft& draft, const std::string& to) {
+    const std::string from = "llama.";
+    draft.key("general.architecture").value = text(to);
+    for (auto& key : draft.keys) {
+        if (key.name.starts_with(from)) key.name = to + "." + key.name.substr(from.size());
+    }
+}
+
+void remove_tensor(Draft& draft, std::string_view name) {
+    std::erase_if(draft.tensors, [&](const DraftTensor& tensor) { return tensor.name == name; });
+}
+
+void remove_keys(Draft& draft, std::string_view part) {
+    std::erase_if(draft.keys, [&](const DraftKey& key) { return key.name.find(part) != std::string::npos; });
+}
+
+void join_gate_and_up(Draft& draft, const TensorType& matrix, const Sizes& sizes) {
+    remove_tensor(draft, "blk.0.ffn_gate.weight");
+    remove_tensor(draft, "blk.0.ffn_up.weight");
+    add_matrix(draft, "blk.0.ffn_up.weight", matrix, 2 * sizes.feed_forward, sizes.width);
+}
+
+void join_attention(Draft& draft, const TensorType& matrix, const Sizes& sizes) {
+    for (const char* name : {"attn_q.weight", "attn_q.bias", "attn_k.weight", "attn_v.weight"})
+        remove_tensor(draft, std::string("blk.0.") + name);
+    add_matrix(draft, "blk.0.attn_qkv.weight", matrix, sizes.width + 2 * sizes.head_dim, sizes.width);
+    add_vector(draft, "blk.0.attn_qkv.bias", sizes.width + 2 * sizes.head_dim);
+}
+
+void add_head_norms(Draft& draft, const Sizes& sizes) {
+    add_vector(draft, "blk.0.attn_q_norm.weight", sizes.head_dim);
+    add_vector(draft, "blk.0.attn_k_norm.weight", sizes.head_dim);
+}
+
+void add_post_norms(Draft& draft, const Sizes& sizes) {
+    add_vector(draft, "blk.0.post_attention_norm.weight", sizes.width);
+    add_vector(draft, "blk.0.post_ffw_norm.weight", sizes.width);
+}
+
+void add_experts(Draft& draft, const std::string& architecture, const TensorType& matrix,
+                 const Sizes& sizes) {
+    constexpr std::uint64_t kExperts = 3;
+    for (const char* name : {"ffn_gate", "ffn_up", "ffn_down"})
+        remove_tensor(draft, std::string("blk.0.") + name + ".weight");
+    draft.keys.push_back({architecture + ".expert_count", u32(kExperts)});
+    draft.keys.push_back({architecture + ".expert_used_count", u32(2)});
+    draft.keys.push_back(
+        {architecture + ".expert_feed_forward_length", u32(static_cast<std::uint32_t>(sizes.width))});
+    draft.keys.push_back({architecture + ".expert_weights_norm", {ValueType::boolean, std::string(1, '\1')}});
+    draft.keys.push_back({architecture + ".expert_weights_scale", f32(1)});
+    add_matrix(draft, "blk.0.ffn_gate_inp.weight", types::f32, kExperts, sizes.width);
+    for (const char* name : {"ffn_gate_exps", "ffn_up_exps", "ffn_down_exps"}) {
+        add_matrix(draft, std::string("blk.0.") + name + ".weight", matrix, kExperts * sizes.width,
+                   sizes.width);
+        draft.tensors.back().shape = {sizes.width, sizes.width, kExperts};
+    }
+}
+
+void add_shared_expert(Draft& draft, const TensorType& matrix, const Sizes& sizes) {
+    draft.keys.push_back(
+        {"qwen2moe.expert_shared_feed_forward_length", u32(static_cast<std::uint32_t>(sizes.feed_forward))});
+    add_vector(draft, "blk.0.ffn_gate_inp_shexp.weight", sizes.width);
+    add_matrix(draft, "blk.0.ffn_gate_shexp.weight", matrix, sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_up_shexp.weight", matrix, sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_down_shexp.weight", matrix, sizes.width, sizes.feed_forward);
+}
+
+void add_long_factors(Draft& draft, const std::string& architecture, const Sizes& sizes) {
+    remove_tensor(draft, "rope_freqs.weight");
+    draft.key(architecture + ".rope.scaling.type").value = text("longrope");
+    for (const char* name : {"rope_factors_long.weight", "rope_factors_short.weight"}) {
+        add_vector(draft, name, sizes.head_dim / 2);
+        draft.tensors.back().bytes.clear();
+        for (std::uint64_t i = 0; i < sizes.head_dim / 2; ++i) draft.tensors.back().bytes += raw(1.5f);
+    }
+}
+
+Draft tiny_gemma(const std::string& architecture, const TensorType& matrix, const Sizes& sizes) {
+    Draft draft = tiny_llama(matrix);
+    rename(draft, architecture);
+    add_post_norms(draft, sizes);
+    draft.keys.push_back({architecture + ".attention.sliding_window", u32(2)});
+    draft.keys.push_back({architecture + ".attention.scale", f32(0.25f)});
+    draft.keys.push_back({architecture + ".attn_logit_softcapping", f32(50)});
+    draft.keys.push_back({architecture + ".final_logit_softcapping", f32(30)});
+    return draft;
+}
+
+}  // namespace
+
+std::vector<Draft> tiny_decoders(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    std::vector<Draft> all;
+    const auto add = [&](const std::string& architecture) -> Draft& {
+        all.push_back(tiny_llama(matrix));
+        rename(all.back(), architecture);
+        remove_keys(all.back(), "yarn");
+        return all.back();
+    };
+    join_attention(add("qwen"), matrix, sizes);
+    // Its files count gate and up together.
+    all.back().key("qwen.feed_forward_length").value =
+        u32(static_cast<std::uint32_t>(2 * sizes.feed_forward));
+    add("qwen2");
+    add_experts(add("qwen2moe"), "qwen2moe", matrix, sizes);
+    add_shared_expert(all.back(), matrix, sizes);
+    add_head_norms(add("qwen3"), sizes);
+    add_head_norms(add("qwen3moe"), sizes);
+    add_experts(all.back(), "qwen3moe", matrix, sizes);
+    all.push_back(tiny_gemma("gemma2", matrix, sizes));
+    all.back().keys.push_back({"gemma2.attention.sliding_window_pattern", u32(1)});
+    all.push_back(tiny_gemma("gemma3", matrix, sizes));
+    add_head_norms(all.back(), sizes);
+    all.back().keys.push_back(
+        {"gemma3.attention.sliding_window_pattern", array(ValueType::boolean, 1, std::string(1, '\1'))});
+    all.back().keys.push_back({"gemma3.rope.freq_base_swa", f32(10000)});
+    join_gate_and_up(add("phi3"), matrix, sizes);
+    join_attention(all.back(), matrix, sizes);
+    add_long_factors(all.back(), "phi3", sizes);
+    all.back().keys.push_back({"phi3.attention.sliding_window", u32(2)});
+    add("internlm2");
+    add("minicpm").keys.push_back({"minicpm.embedding_scale", f32(12)});
+    all.back().keys.push_back({"minicpm.residual_scale", f32(0.25f)});
+    all.back().keys.push_back({"minicpm.logit_scale", f32(9)});
+    add_long_factors(all.back(), "minicpm", sizes);
+    join_gate_and_up(add("chatglm"), matrix, sizes);
+    join_attention(all.back(), matrix, sizes);
+    join_gate_and_up(add("glm4"), matrix, sizes);
+    add_post_norms(all.back(), sizes);
+    return all;
+}
+
 Draft tiny_bert(const TensorType& matrix) {
     const Sizes sizes(matrix);
     Draft draft;

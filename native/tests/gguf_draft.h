@@ -78,6 +78,8 @@ Draft tiny_llama(const TensorType& matrix);
 Draft tiny_bert(const TensorType& matrix);
 // A reranker, and the relatives of bert that are made of other parts.
 std::vector<Draft> tiny_encoders(const TensorType& matrix);
+// One of each further architecture of decoders, with every key and tensor that it may have.
+std::vector<Draft> tiny_decoders(const TensorType& matrix);
 
 // A file that is removed with the object. One a program: programs may run side by side.
 class TemporaryFile {

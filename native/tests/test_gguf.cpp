@@ -18,6 +18,7 @@ namespace {
 
 std::vector<Draft> tiny_models() {
     std::vector<Draft> models = tiny_encoders(types::q8_0);
+    for (auto& draft : tiny_decoders(types::q8_0)) models.push_back(std::move(draft));
     models.push_back(tiny_llama(types::q8_0));
     models.push_back(tiny_bert(types::q4_1));
     return models;
@@ -51,6 +52,12 @@ void right_files_compute(Bench& bench) {
         for (const Draft& draft : tiny_encoders(*type)) {
             const Outcome encoder = bench.read(draft.bytes());
             CHECK(encoder.encodes && !encoder.decodes, std::string(type->name) + ": " + encoder.refusal);
+        }
+    }
+    for (const TensorType* type : {&types::f32, &types::q8_0}) {
+        for (const Draft& decoder : tiny_decoders(*type)) {
+            const Outcome outcome = bench.read(decoder.bytes());
+            CHECK(outcome.decodes && !outcome.encodes, outcome.refusal);
         }
     }
     Draft draft = tiny_llama(types::q8_0);

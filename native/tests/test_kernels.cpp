@@ -1,8 +1,10 @@
 // The operations of every instruction set against plain arithmetic in double precision.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <limits>
 #include <map>
+#include <numbers>
 #include <random>
 
 #include "backend.h"
@@ -258,11 +260,13 @@ struct AttentionCase {
     std::size_t head_dim, n_heads, n_kv_heads;
     bool causal;
     float largest;  // of queries and keys: how sharp the weights are
+    Scoring scoring = {};
 };
 
 std::string name_of(const AttentionCase& c) {
     return "attention " + std::to_string(c.n_heads) + "/" + std::to_string(c.n_kv_heads) + " heads of " +
-           std::to_string(c.head_dim) + (c.causal ? " causal" : "");
+           std::to_string(c.head_dim) + (c.causal ? " causal" : "") + " window " +
+           std::to_string(c.scoring.window) + " cap " + std::to_string(c.scoring.soft_cap);
 }
 
 // Two sequences whose rows come in turns of the given sizes; out[sequence][position].
@@ -297,7 +301,7 @@ struct Attention {
         }
         Buffer result = desk.empty(q.size(), task.n_heads * task.head_dim);
         desk.backend.attention(desk.fill(q), desk.fill(k), desk.fill(v), sequences, task.n_heads, task.causal,
-                               cache, 0, result);
+                               cache, 0, result, task.scoring);
         const Rows rows = desk.take(result, q.size());
         std::size_t row = 0;
         for (std::size_t s = 0; s < 2; ++s) {
@@ -309,21 +313,25 @@ struct Attention {
     std::vector<double> expected(std::size_t s, std::size_t position) const {
         const std::size_t dim = task.head_dim;
         const std::size_t n_visible = task.causal ? position + 1 : kLengths[s];
+        const Scoring& rule = task.scoring;
+        const std::size_t first = rule.window > 0 && n_visible > rule.window ? n_visible - rule.window : 0;
+        const double scale = rule.scale > 0 ? rule.scale : 1 / std::sqrt(static_cast<double>(dim));
         const auto cached = [](float x) { return double{f16_to_f32(f32_to_f16(x))}; };
         std::vector<double> row(task.n_heads * dim);
         for (std::size_t h = 0; h < task.n_heads; ++h) {
             const std::size_t from = h / (task.n_heads / task.n_kv_heads) * dim;
             std::vector<double> scores(n_visible);
             double top = -1e300;
-            for (std::size_t j = 0; j < n_visible; ++j) {
+            for (std::size_t j = first; j < n_visible; ++j) {
                 for (std::size_t d = 0; d < dim; ++d)
                     scores[j] += queries[s][position][h * dim + d] * cached(keys[s][j][from + d]);
-                scores[j] /= std::sqrt(static_cast<double>(dim));
+                scores[j] *= scale;
+                if (rule.soft_cap > 0) scores[j] = rule.soft_cap * std::tanh(scores[j] / rule.soft_cap);
                 top = std::max(top, scores[j]);
             }
             double total = 0;
-            for (auto& score : scores) total += score = std::exp(score - top);
-            for (std::size_t j = 0; j < n_visible; ++j) {
+            for (std::size_t j = first; j < n_visible; ++j) total += scores[j] = std::exp(scores[j] - top);
+            for (std::size_t j = first; j < n_visible; ++j) {
                 for (std::size_t d = 0; d < dim; ++d)
                     row[h * dim + d] += scores[j] / total * cached(values[s][j][from + d]);
             }
@@ -347,6 +355,10 @@ void attention(Desk& desk) {
         cases.push_back({32, 16, 1, causal, 1});
         cases.push_back({64, 4, 4, causal, 8});
     }
+    for (const std::size_t window : {1, 2, 7, 32, 33, 70})
+        cases.push_back({32, 6, 2, true, 1, {0, 0, window}});
+    cases.push_back({64, 4, 4, true, 4, {0.2f, 5, 0}});
+    cases.push_back({64, 4, 2, true, 4, {0.2f, 5, 20}});
     for (const auto& c : cases) {
         Attention whole(desk, c);
         whole.feed(75, 33);
@@ -422,11 +434,14 @@ void activations(Desk& desk) {
     for (const float v : {0.0f, -0.0f, 1e-30f, -1e-30f, 100.0f, -100.0f, 1e4f, -1e4f, 88.5f, -88.5f})
         x[0].push_back(v);
     const Rows up = random_rows(1, x[0].size(), 2, 61);
-    std::vector<double> gelu, silu, sum;
+    std::vector<double> gelu, silu, gated, capped, sum;
     for (std::size_t i = 0; i < x[0].size(); ++i) {
         const double v = x[0][i];
         gelu.push_back(v / 2 * (1 + std::erf(v / std::sqrt(2.0))));
         silu.push_back(v / (1 + std::exp(-v)) * up[0][i]);
+        gated.push_back(
+            v / 2 * (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (v + 0.044715 * v * v * v))) * up[0][i]);
+        capped.push_back(30 * std::tanh(v / 30));
         sum.push_back(v + up[0][i]);
     }
     Buffer values = desk.fill(x);
@@ -435,9 +450,62 @@ void activations(Desk& desk) {
     Buffer out = desk.empty(1, x[0].size());
     desk.backend.silu_multiply(desk.fill(x), desk.fill(up), 1, out);
     check_rows(desk, "silu", desk.take(out, 1), {silu}, 1e-6, 1e-6);
+    desk.backend.gelu_multiply(desk.fill(x), desk.fill(up), 1, out);
+    check_rows(desk, "gelu times", desk.take(out, 1), {gated}, 2e-6, 2e-6);
+    Buffer below_cap = desk.fill(x);
+    desk.backend.soft_cap(below_cap, 1, 30);
+    check_rows(desk, "soft cap", desk.take(below_cap, 1), {capped}, 1e-5, 1e-6);
     Buffer total = desk.fill(up);
     desk.backend.add(desk.fill(x), 1, total);
     check_rows(desk, "add", desk.take(total, 1), {sum}, 1e-6, 1e-6);
+}
+
+// Each row by the matrices of the experts that score highest, against sums over all of them.
+void experts(Desk& desk) {
+    constexpr std::size_t kExperts = 5, kUsed = 2, kTokens = 40, kRows = 20, kWidth = 32;
+    for (const TensorType* type : {&types::f32, &types::q8_0}) {
+        const Rows x = random_rows(kTokens, kWidth, 1, 80);
+        const Rows scores = random_rows(kTokens, kExperts, 2, 81);
+        Draft draft;
+        draft.tensors.push_back({"w",
+                                 {kWidth, kRows, kExperts},
+                                 type->id,
+                                 random_weights(*type, kExperts * kRows * kWidth, 1, std::mt19937(82)),
+                                 {}});
+        const GgufFile& file = desk.open(draft);
+        const GgufTensor& tensor = *file.find_tensor("w");
+        const Weight weight = desk.backend.load_experts(file, tensor);
+        std::vector<float> w(kWidth);
+        std::vector<std::vector<double>> expected(kTokens, std::vector<double>(kRows));
+        for (std::size_t t = 0; t < kTokens; ++t) {
+            double used = 0;
+            for (int pass = 0; pass < 2; ++pass) {
+                for (std::size_t e = 0; e < kExperts; ++e) {
+                    const auto better = std::count_if(scores[t].begin(), scores[t].end(),
+                                                      [&](float s) { return s > scores[t][e]; });
+                    if (static_cast<std::size_t>(better) >= kUsed) continue;
+                    const double share = std::exp(double{scores[t][e]});
+                    if (pass == 0) used += share;
+                    for (std::size_t r = 0; pass == 1 && r < kRows; ++r) {
+                        GgufFile::read_row(tensor, e * kRows + r, w.data());
+                        for (std::size_t k = 0; k < kWidth; ++k)
+                            expected[t][r] += share / used * 0.5 * w[k] * x[t][k];
+                    }
+                }
+            }
+        }
+        Routes routes;
+        desk.backend.route(desk.fill(scores), kTokens, kUsed, true, 0.5f, routes);
+        CHECK(routes.n_routed() == kTokens * kUsed);
+        Buffer grouped = desk.empty(kTokens * kUsed, kWidth);
+        Buffer given = desk.empty(kTokens * kUsed, kRows);
+        Buffer out = desk.empty(kTokens, kRows);
+        desk.backend.clear(out, kTokens);
+        desk.backend.gather_routed(desk.fill(x), routes, grouped);
+        desk.backend.matmul_routed(grouped, routes, {{&weight, &given}}, Rounding::fine);
+        desk.backend.add_routed(given, routes, kTokens, out);
+        check_rows(desk, std::string("experts ") + type->name, desk.take(out, kTokens), expected, 1e-3, 1e-3);
+    }
 }
 
 void rotation(Desk& desk) {
@@ -543,6 +611,7 @@ int main() {
         projections_share_input(desk);
         broken_rows_harm_no_other(desk);
         attention(desk);
+        experts(desk);
         norms(desk);
         activations(desk);
         rotation(desk);

@@ -13,7 +13,17 @@ namespace quarry {
 Description describe_decoder(const GgufFile& file, std::size_t context);
 
 Description describe_llama(const Keys& keys);
+Description describe_qwen(const Keys& keys);
 Description describe_qwen2(const Keys& keys);
+Description describe_qwen2moe(const Keys& keys);
 Description describe_qwen3(const Keys& keys);
+Description describe_qwen3moe(const Keys& keys);
+Description describe_gemma2(const Keys& keys);
+Description describe_gemma3(const Keys& keys);
+Description describe_phi3(const Keys& keys);
+Description describe_internlm2(const Keys& keys);
+Description describe_minicpm(const Keys& keys);
+Description describe_chatglm(const Keys& keys);
+Description describe_glm4(const Keys& keys);
 
 }  // namespace quarry

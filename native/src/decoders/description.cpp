@@ -57,6 +57,16 @@ Description describe_common(const Keys& keys) {
     return out;
 }
 
+void read_experts(const Keys& keys, bool normalizes, std::size_t feed_forward, Description& out) {
+    Experts& experts = out.experts;
+    experts.n = keys.integer("expert_count", 1, kMaxExperts);
+    experts.n_used = keys.integer("expert_used_count", 1, experts.n);
+    experts.feed_forward =
+        keys.integer("expert_feed_forward_length", 1, kMaxWidth, std::max<std::size_t>(1, feed_forward));
+    experts.normalizes = keys.boolean("expert_weights_norm", normalizes);
+    experts.scale = keys.real("expert_weights_scale", 1e-6, 1e6, 1);
+}
+
 void read_window_pattern(const Keys& keys, std::uint64_t window, std::uint64_t period, Description& out) {
     constexpr std::string_view kPattern = "attention.sliding_window_pattern";
     const std::size_t n = out.layers.size();

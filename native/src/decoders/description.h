@@ -15,6 +15,7 @@ namespace quarry {
 
 constexpr std::uint64_t kMaxContext = 1 << 24;
 constexpr std::uint64_t kMaxVocabulary = 1 << 24;
+constexpr std::uint64_t kMaxExperts = 1024;
 
 enum class Activation : std::uint8_t { silu, gelu };
 
@@ -29,6 +30,16 @@ struct LayerShape {
     std::size_t rotary = 0;  // index of Description::rotaries
 };
 
+// Feed-forward networks of which each token uses a few.
+struct Experts {
+    std::size_t n = 0;  // 0: none
+    std::size_t n_used = 0;
+    std::size_t feed_forward = 0;
+    std::size_t shared_feed_forward = 0;  // of one more that every token uses; 0: none
+    bool normalizes = true;               // the weights of those used sum to 1
+    float scale = 1;                      // of the weights
+};
+
 struct Description {
     std::string architecture;
     std::size_t context_length = 0;
@@ -40,6 +51,7 @@ struct Description {
     std::size_t n_rotated = 0;
     std::size_t feed_forward = 0;
     float epsilon = 0;
+    Experts experts;
     std::vector<LayerShape> layers;
     std::vector<Rotary> rotaries;
 
@@ -79,6 +91,8 @@ class Keys {
         return static_cast<float>(file_.real(name(key), min, max, absent));
     }
 
+    bool boolean(std::string_view key, bool absent) const { return file_.boolean(name(key), absent); }
+
   private:
     const GgufFile& file_;
     std::string prefix_;
@@ -91,6 +105,10 @@ Description describe_common(const Keys& keys);
 // Gives every `period`-th layer all keys, and the others a window: `period` from the file, where it says so,
 // a number or one flag for each layer; 0 makes all layers windowed.
 void read_window_pattern(const Keys& keys, std::uint64_t window, std::uint64_t period, Description& out);
+
+// Reads how many experts there are; `normalizes` and `feed_forward` are what they are where the file does not
+// say.
+void read_experts(const Keys& keys, bool normalizes, std::size_t feed_forward, Description& out);
 
 // The name of a tensor of layer `layer`.
 std::string layer_tensor(std::size_t layer, std::string_view name);

@@ -13,13 +13,20 @@ struct DecoderModel::Buffers {
           keys(d.n_kv_heads * d.head_dim),
           values(d.n_kv_heads * d.head_dim),
           attended(d.n_heads * d.head_dim),
-          gate(d.feed_forward),
-          up(d.feed_forward),
+          gate(d.experts.n > 0 ? d.experts.shared_feed_forward : d.feed_forward),
+          up(gate.width()),
+          shared_gate(1),
+          scores(d.experts.n),
+          routed(d.experts.n > 0 ? d.width : 0),
+          routed_gate(d.experts.feed_forward),
+          routed_up(d.experts.feed_forward),
           last(d.width),
           logits(d.vocab_size) {
         for (const auto& rotary : d.rotaries) angles.emplace_back(2 * rotary.frequencies.size());
     }
-    Buffer hidden, normed, branch, queries, keys, values, attended, gate, up, last, logits;
+    Buffer hidden, normed, branch, queries, keys, values, attended, gate, up, shared_gate, scores, routed,
+        routed_gate, routed_up, last, logits;
+    Routes routes;
     std::vector<Buffer> angles;  // one for each rotary
 };
 
@@ -52,16 +59,42 @@ DecoderModel::Layer DecoderModel::load_layer(WeightLoader& loader, std::size_t i
         layer.attention_post_norm = loader.vector(name("post_attention_norm"), d.width);
         layer.feed_forward_post_norm = loader.vector(name("post_ffw_norm"), d.width);
     }
+    if (d.experts.n > 0) {
+        load_experts(loader, index, layer);
+    } else {
+        load_dense(loader, index, layer);
+    }
+    return layer;
+}
+
+void DecoderModel::load_dense(WeightLoader& loader, std::size_t index, Layer& layer) {
+    const Description& d = description_;
+    const std::string up = layer_tensor(index, "ffn_up");
     const std::size_t n = d.feed_forward;
     if (d.joins_gate_and_up) {
-        layer.gate = loader.some_rows(name("ffn_up"), 2 * n, d.width, 0, n);
-        layer.up = loader.some_rows(name("ffn_up"), 2 * n, d.width, n, n);
+        layer.gate = loader.some_rows(up, 2 * n, d.width, 0, n);
+        layer.up = loader.some_rows(up, 2 * n, d.width, n, n);
     } else {
-        layer.gate = loader.matrix(name("ffn_gate"), n, d.width);
-        layer.up = loader.matrix(name("ffn_up"), n, d.width);
+        layer.gate = loader.matrix(layer_tensor(index, "ffn_gate"), n, d.width);
+        layer.up = loader.matrix(up, n, d.width);
     }
-    layer.down = loader.matrix(name("ffn_down"), d.width, n);
-    return layer;
+    layer.down = loader.matrix(layer_tensor(index, "ffn_down"), d.width, n);
+}
+
+void DecoderModel::load_experts(WeightLoader& loader, std::size_t index, Layer& layer) {
+    const Description& d = description_;
+    const Experts& experts = d.experts;
+    const auto name = [&](const char* part) { return layer_tensor(index, part); };
+    layer.router = loader.matrix(name("ffn_gate_inp"), experts.n, d.width);
+    layer.expert_gate = loader.experts(name("ffn_gate_exps"), experts.n, experts.feed_forward, d.width);
+    layer.expert_up = loader.experts(name("ffn_up_exps"), experts.n, experts.feed_forward, d.width);
+    layer.expert_down = loader.experts(name("ffn_down_exps"), experts.n, d.width, experts.feed_forward);
+    if (experts.shared_feed_forward == 0) return;
+    const std::size_t n = experts.shared_feed_forward;
+    layer.shared_gate = loader.matrix(name("ffn_gate_inp_shexp"), 1, d.width);
+    layer.gate = loader.matrix(name("ffn_gate_shexp"), n, d.width);
+    layer.up = loader.matrix(name("ffn_up_shexp"), n, d.width);
+    layer.down = loader.matrix(name("ffn_down_shexp"), d.width, n);
 }
 
 void DecoderModel::load_attention(WeightLoader& loader, std::size_t index, Layer& layer) {
@@ -162,25 +195,66 @@ void DecoderModel::run_feed_forward(const Layer& layer, std::size_t index, std::
     const Description& d = description_;
     Buffers& b = *buffers_;
     backend_->rms_norm(b.hidden, n, layer.feed_forward_norm, d.epsilon, b.normed);
-    backend_->matmul(b.normed, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}});
-    if (d.activation == Activation::gelu) {
-        backend_->gelu_multiply(b.gate, b.up, n, b.gate);
-    } else {
-        backend_->silu_multiply(b.gate, b.up, n, b.gate);
-    }
     const Rounding late = index >= layers_.size() * 2 / 3 ? Rounding::fine : Rounding::coarse;
+    if (d.experts.n > 0) {
+        run_experts(layer, n, late);
+        add_branch(n, layer.feed_forward_post_norm);
+        return;
+    }
+    backend_->matmul(b.normed, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}});
+    multiply_gate(b.gate, b.up, n);
     add_branch(b.gate, n, layer.down, layer.feed_forward_post_norm, late);
+}
+
+void DecoderModel::run_experts(const Layer& layer, std::size_t n, Rounding rounding) {
+    const Experts& experts = description_.experts;
+    Buffers& b = *buffers_;
+    const std::size_t n_routed = n * experts.n_used;
+    backend_->reserve(b.scores, n);
+    for (Buffer* buffer : {&b.routed, &b.routed_gate, &b.routed_up}) backend_->reserve(*buffer, n_routed);
+    // A rounded score may choose another expert.
+    backend_->matmul(b.normed, n, {{&layer.router, &b.scores}}, Rounding::fine);
+    backend_->route(b.scores, n, experts.n_used, experts.normalizes, experts.scale, b.routes);
+    backend_->gather_routed(b.normed, b.routes, b.routed);
+    backend_->matmul_routed(b.routed, b.routes,
+                            {{&layer.expert_gate, &b.routed_gate}, {&layer.expert_up, &b.routed_up}});
+    multiply_gate(b.routed_gate, b.routed_up, n_routed);
+    backend_->matmul_routed(b.routed_gate, b.routes, {{&layer.expert_down, &b.routed}}, rounding);
+    if (experts.shared_feed_forward > 0) {
+        backend_->reserve(b.shared_gate, n);
+        backend_->matmul(b.normed, n,
+                         {{&layer.shared_gate, &b.shared_gate}, {&layer.gate, &b.gate}, {&layer.up, &b.up}});
+        multiply_gate(b.gate, b.up, n);
+        backend_->matmul(b.gate, n, {{&layer.down, &b.branch}}, rounding);
+        backend_->sigmoid_scale(b.shared_gate, n, b.branch);
+    } else {
+        backend_->clear(b.branch, n);
+    }
+    backend_->add_routed(b.routed, b.routes, n, b.branch);
+}
+
+void DecoderModel::multiply_gate(Buffer& gate, const Buffer& up, std::size_t n) {
+    if (description_.activation == Activation::gelu) {
+        backend_->gelu_multiply(gate, up, n, gate);
+    } else {
+        backend_->silu_multiply(gate, up, n, gate);
+    }
 }
 
 void DecoderModel::add_branch(const Buffer& x, std::size_t n, const Weight& weight,
                               const std::vector<float>& post_norm, Rounding rounding) {
-    const Description& d = description_;
     Buffers& b = *buffers_;
-    if (post_norm.empty() && d.residual_scale == 1) {
+    if (post_norm.empty() && description_.residual_scale == 1) {
         backend_->matmul(x, n, {{&weight, &b.hidden, true}}, rounding);
         return;
     }
     backend_->matmul(x, n, {{&weight, &b.branch}}, rounding);
+    add_branch(n, post_norm);
+}
+
+void DecoderModel::add_branch(std::size_t n, const std::vector<float>& post_norm) {
+    const Description& d = description_;
+    Buffers& b = *buffers_;
     if (!post_norm.empty()) backend_->rms_norm(b.branch, n, post_norm, d.epsilon, b.branch);
     if (d.residual_scale != 1) backend_->scale(b.branch, n, d.residual_scale);
     backend_->add(b.branch, n, b.hidden);

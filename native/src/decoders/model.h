@@ -39,18 +39,28 @@ class DecoderModel {
         std::vector<float> attention_norm, query_norm, key_norm, attention_post_norm;
         Weight query, key, value, attention_output;
         std::vector<float> feed_forward_norm, feed_forward_post_norm;
+        // Of the one network, or of the expert that every token uses.
         Weight gate, up, down;
+        Weight shared_gate;  // [1][width]: how much of that expert
+        Weight router, expert_gate, expert_up, expert_down;
     };
     struct Buffers;
 
     Layer load_layer(WeightLoader& loader, std::size_t index);
     void load_attention(WeightLoader& loader, std::size_t index, Layer& layer);
+    void load_dense(WeightLoader& loader, std::size_t index, Layer& layer);
+    void load_experts(WeightLoader& loader, std::size_t index, Layer& layer);
     void run_attention(const Layer& layer, std::size_t index, std::size_t n,
                        std::span<const SequenceRows> sequences, KvCache& cache);
     void run_feed_forward(const Layer& layer, std::size_t index, std::size_t n);
+    // From b.normed to b.branch.
+    void run_experts(const Layer& layer, std::size_t n, Rounding rounding);
+    void multiply_gate(Buffer& gate, const Buffer& up, std::size_t n);
     // Adds x * weight to the hidden state, by way of `post_norm` and the residual scale where there are such.
     void add_branch(const Buffer& x, std::size_t n, const Weight& weight, const std::vector<float>& post_norm,
                     Rounding rounding);
+    // Adds b.branch to the hidden state.
+    void add_branch(std::size_t n, const std::vector<float>& post_norm);
 
     std::shared_ptr<const GgufFile> file_;
     std::shared_ptr<Backend> backend_;

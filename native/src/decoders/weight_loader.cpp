@@ -34,12 +34,22 @@ Weight WeightLoader::matrix(const std::string& name, std::size_t rows, std::size
 
 Weight WeightLoader::some_rows(const std::string& name, std::size_t rows, std::size_t width,
                                std::size_t first, std::size_t n, RowOrder order, HeadShape heads) {
-    const GgufTensor& whole = find(name + ".weight", std::array<std::uint64_t, 2>{width, rows});
+    // Of one row, files hold a vector.
+    const std::array<std::uint64_t, 2> shape{width, rows};
+    const GgufTensor& whole = find(name + ".weight", std::span(shape).first(rows == 1 ? 1 : 2));
     Weight weight = backend_.load(file_, n == rows ? whole : cut_rows(whole, first, n), order, heads);
     if (has(name + ".bias")) {
         const GgufTensor& bias = find(name + ".bias", std::array<std::uint64_t, 1>{rows});
         weight.bias = backend_.load_bias(bias, first, n, order, heads);
     }
+    n_bytes_ += weight.tiles.size();
+    return weight;
+}
+
+Weight WeightLoader::experts(const std::string& name, std::size_t n_experts, std::size_t rows,
+                             std::size_t width) {
+    const auto& tensor = find(name + ".weight", std::array<std::uint64_t, 3>{width, rows, n_experts});
+    Weight weight = backend_.load_experts(file_, tensor);
     n_bytes_ += weight.tiles.size();
     return weight;
 }

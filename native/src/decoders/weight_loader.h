@@ -21,6 +21,8 @@ class WeightLoader {
     // The same for `n` rows from `first` on, of the `rows` that the tensor has.
     Weight some_rows(const std::string& name, std::size_t rows, std::size_t width, std::size_t first,
                      std::size_t n, RowOrder order = RowOrder::halves, HeadShape heads = {1, 0});
+    // `name`.weight as [experts][rows][width]
+    Weight experts(const std::string& name, std::size_t n_experts, std::size_t rows, std::size_t width);
     // `name`.weight, [width]
     std::vector<float> vector(const std::string& name, std::size_t width);
     // A table to gather rows from.
