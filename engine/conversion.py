@@ -50,8 +50,15 @@ class Conversion(Protocol):
         """Give what becomes of a tensor of the folder: nothing, itself, or some of its rows, under names that
         gguf's tensor map knows."""
 
-    def permute_heads(self, name: str) -> int | None:
-        """Return the heads whose rows are reordered: llama.cpp turns pairs, Hugging Face halves."""
+    def part(self, name: str) -> int:
+        """Return which expert a tensor of the folder belongs to; those of one name are joined in this order,
+        and below it in the order of `tensors`."""
+
+    def rearrange(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:
+        """Reorder the raw rows of a piece of the GGUF tensor `name`."""
+
+    def adjust(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Change the values of the GGUF tensor `name`, each for itself."""
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Return the shape of a GGUF tensor, slowest dimension first, or None where any is taken."""
@@ -64,6 +71,21 @@ class Conversion(Protocol):
 
     def write_hparams(self, writer: gguf.GGUFWriter, folder: Path) -> None:
         """Write the architecture's keys. Raises: ConversionError."""
+
+
+class Unchanged:
+    """What most architectures do to a tensor once it has its name: nothing."""
+
+    __slots__ = ()
+
+    def part(self, name: str) -> int:  # noqa: ARG002 - part of the protocol
+        return 0
+
+    def rearrange(self, name: str, rows: NDArray[Any]) -> NDArray[Any]:  # noqa: ARG002
+        return rows
+
+    def adjust(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
+        return values
 
 
 def rows_of(tensor: StoredTensor, first: int, n: int) -> StoredTensor:

@@ -5,6 +5,7 @@ through one by one.
 """
 
 import contextlib
+import math
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -24,8 +25,8 @@ from engine.safetensors_folder import StoredTensor, read_json, read_tensors
 TensorType = Literal["F32", "F16", "BF16", "Q8_0"]
 _BLOCK = 32
 _SLICE_BYTES = 64 << 20
-# llama.cpp keeps these in F32 whatever the file type: they are small and added, not multiplied.
-_ALWAYS_F32 = ("position_embd.weight", "token_types.weight")
+# llama.cpp keeps these in F32 whatever the file type: they are small, and added or decide much.
+_ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "ffn_gate_inp.weight")
 _FILE_TYPES = {
     "F32": gguf.LlamaFileType.ALL_F32,
     "F16": gguf.LlamaFileType.MOSTLY_F16,
@@ -45,8 +46,8 @@ class _OutTensor:
     name: str
     shape: tuple[int, ...]
     type: gguf.GGMLQuantizationType
-    source: StoredTensor | NDArray[np.float32]
-    permute_heads: int | None
+    source: NDArray[np.float32] | tuple[StoredTensor, ...]
+    """Values, or the pieces of the folder that are joined."""
 
 
 def convert(
@@ -77,7 +78,7 @@ def convert(
     write_vocab(writer, folder, kind=conversion.vocab, n_vocab=conversion.n_vocab)
     part = out.with_name(out.name + ".part")
     try:
-        _write(writer, tensors, part, progress)
+        _write(writer, conversion, tensors, part, progress)
         part.replace(out)
     finally:
         writer.close()
@@ -91,28 +92,50 @@ def _plan(
     names = gguf.get_tensor_name_map(conversion.arch, conversion.n_layers)
     planned: dict[str, _OutTensor] = {}
     for extra, values in conversion.extra_tensors():
-        planned[extra] = _OutTensor(extra, values.shape, gguf.GGMLQuantizationType.F32, values, None)
+        planned[extra] = _OutTensor(extra, values.shape, gguf.GGMLQuantizationType.F32, values)
+    pieces: dict[str, list[tuple[int, StoredTensor]]] = {}
     for whole in stored:
         for source_name, tensor in conversion.tensors(whole):
             is_head = source_name.startswith("cls.")  # gguf's map has it for some architectures only
             name = source_name if is_head else names.get_name(source_name, (".weight", ".bias"))
             if name is None:
                 raise ConversionError(f"tensor {whole.name} is not one of a {conversion.name}")
-            expected = conversion.shape(name)
-            if expected is not None and expected != tensor.shape:
-                raise ConversionError(
-                    f"tensor {whole.name} is {tensor.shape}; config.json makes it {expected}"
-                )
-            kind = _type_of(name, tensor.shape, tensor_type)
-            planned[name] = _OutTensor(name, tensor.shape, kind, tensor, conversion.permute_heads(name))
+            pieces.setdefault(name, []).append((conversion.part(whole.name), tensor))
+    for name, found in pieces.items():
+        tensors = tuple(tensor for _, tensor in sorted(found, key=lambda entry: entry[0]))
+        shape = _joined_shape(conversion, name, tensors)
+        planned[name] = _OutTensor(name, shape, _type_of(name, shape, tensor_type), tensors)
     for name in conversion.required():
         if name not in planned:
             raise ConversionError(f"the tensor for {name} is missing in the folder")
     return list(planned.values())
 
 
+def _joined_shape(conversion: Conversion, name: str, pieces: tuple[StoredTensor, ...]) -> tuple[int, ...]:
+    """Return the shape of what the pieces become. Raises: ConversionError where config.json has another."""
+    first = pieces[0]
+    expected = conversion.shape(name)
+    if len(pieces) == 1:
+        shape = first.shape
+        if expected is not None and shape != expected and math.prod(shape) == math.prod(expected):
+            shape = tuple(n for n in shape if n != 1)  # dimensions of one row or column tell nothing
+    else:
+        shape = (sum(piece.shape[0] for piece in pieces), *first.shape[1:])
+        if expected is not None and len(expected) == len(shape) + 1:  # experts
+            shape = (len(pieces), *first.shape)
+    odd = next((piece for piece in pieces if piece.shape[1:] != first.shape[1:]), None)
+    if odd is not None or (expected is not None and expected != shape):
+        odd = odd or first
+        raise ConversionError(
+            f"tensor {odd.name} is {odd.shape}; config.json makes it {expected}"
+            if len(pieces) == 1
+            else f"{len(pieces)} tensors such as {odd.name} make {shape}; config.json makes them {expected}"
+        )
+    return shape
+
+
 def _type_of(name: str, shape: tuple[int, ...], wanted: TensorType) -> gguf.GGMLQuantizationType:
-    if len(shape) < 2 or name in _ALWAYS_F32:
+    if len(shape) < 2 or name.endswith(_ALWAYS_F32):
         return gguf.GGMLQuantizationType.F32
     if wanted == "Q8_0" and shape[-1] % _BLOCK:
         return gguf.GGMLQuantizationType.F16
@@ -120,7 +143,11 @@ def _type_of(name: str, shape: tuple[int, ...], wanted: TensorType) -> gguf.GGML
 
 
 def _write(
-    writer: gguf.GGUFWriter, tensors: list[_OutTensor], part: Path, progress: ConvertProgress | None
+    writer: gguf.GGUFWriter,
+    conversion: Conversion,
+    tensors: list[_OutTensor],
+    part: Path,
+    progress: ConvertProgress | None,
 ) -> None:
     for tensor in tensors:
         block, block_bytes = gguf.GGML_QUANT_SIZES[tensor.type]
@@ -134,7 +161,7 @@ def _write(
     for i, tensor in enumerate(tensors):
         if progress is not None:
             progress(i, len(tensors), tensor.name)
-        writer.write_tensor_data(_encode(tensor))
+        writer.write_tensor_data(_encode(conversion, tensor))
     writer.flush()
     for file in writer.fout or ():
         os.fsync(file.fileno())
@@ -142,25 +169,18 @@ def _write(
         progress(len(tensors), len(tensors), part.name)
 
 
-def _encode(tensor: _OutTensor) -> NDArray[Any]:
+def _encode(conversion: Conversion, tensor: _OutTensor) -> NDArray[Any]:
     """Return the tensor's values as the file holds them; only a slice of it is ever wide."""
-    if not isinstance(tensor.source, StoredTensor):
+    if not isinstance(tensor.source, tuple):
         return tensor.source
-    raw = tensor.source.map()
-    if tensor.permute_heads is not None:
-        raw = _permute(raw, tensor.permute_heads)
-    if raw.ndim < 2:
-        return gguf.quants.quantize(tensor.source.to_float(raw), tensor.type)
-    rows = max(1, _SLICE_BYTES // (4 * max(1, raw.shape[1])))
-    return np.concatenate(
-        [
-            gguf.quants.quantize(tensor.source.to_float(raw[at : at + rows]), tensor.type)
-            for at in range(0, raw.shape[0], rows)
-        ]
-    )
-
-
-def _permute(rows: NDArray[Any], n_heads: int) -> NDArray[Any]:
-    """Reorder the rows of each head from halves (first all cosines, then all sines) to pairs."""
-    halves = rows.reshape(n_heads, 2, rows.shape[0] // n_heads // 2, *rows.shape[1:])
-    return halves.swapaxes(1, 2).reshape(rows.shape)
+    encoded = []
+    for piece in tensor.source:
+        raw = conversion.rearrange(tensor.name, piece.map())
+        # What joins several pieces or dimensions keeps its rows.
+        raw = raw.reshape(-1, tensor.shape[-1]) if len(tensor.shape) > 1 else raw.reshape(-1)
+        row_values = tensor.shape[-1] if raw.ndim > 1 else 1
+        rows = max(1, _SLICE_BYTES // (4 * max(1, row_values)))
+        for at in range(0, raw.shape[0], rows):
+            values = conversion.adjust(tensor.name, piece.to_float(raw[at : at + rows]))
+            encoded.append(gguf.quants.quantize(values, tensor.type))
+    return np.concatenate(encoded)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.conversion import (
     MAX_LAYERS,
     MAX_SIZE,
+    Unchanged,
     VocabKind,
     read_number,
     read_size,
@@ -53,7 +54,7 @@ _JOINED["mlp.up_gated_layer"] = _JOINED["mlp.gated_layers"][::-1]
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderConversion:
+class EncoderConversion(Unchanged):
     """An encoder to convert; see `Conversion`."""
 
     name: str
@@ -97,9 +98,6 @@ class EncoderConversion:
                 yield renamed, rows_of(stored, i * self.n_ff, self.n_ff)
         else:
             yield name, stored
-
-    def permute_heads(self, name: str) -> int | None:  # noqa: ARG002 - part of the protocol
-        return None
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         square = (self.n_embd, self.n_embd)
