@@ -1,9 +1,9 @@
-"""Make tiny random models of further decoder architectures, and golden logits for tests/engine/test_exactness.py.
+"""Make tiny random models of further decoders, and golden logits for tests/engine/test_exactness.py.
 
     python -m tests.golden.make_tiny_decoders [NAME ...]
 
-Needs: transformers, torch, safetensors, tokenizers. Writes tests/data/tiny/NAME/ as make_tiny_models does. What
-`transformers` does not have stands in tiny_references.py.
+Needs: transformers, torch, safetensors, tokenizers. Writes tests/data/tiny/NAME/ as make_tiny_models does.
+What `transformers` does not have stands in tiny_references.py.
 """
 
 import copy
