@@ -193,6 +193,7 @@ class CausalConversion(Unchanged):
         writer.add_vocab_size(self.n_vocab)
         writer.add_rope_dimension_count(self.n_rotated)
         write_rope(writer, self.config)
+        if (folder / "modules.json").exists():
             write_embedding_keys(writer, folder)
 
 
