@@ -61,6 +61,7 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         reranker=engine.reranker,
         limit=settings.top_k,
         candidates=settings.candidates,
+        rerank_candidates=settings.rerank_candidates,
     )
     app.state.settings = settings
     app.state.engine = engine

@@ -22,7 +22,6 @@ Side = Literal["both", "words", "meaning"]
 _DENSE_WEIGHT = 0.75
 # What is clearly worse than the best is left out.
 _LEAST_OF_BEST = 0.5
-_RERANKED = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +74,15 @@ class Retriever:
         reranker: Reranker | None = None,
         limit: int = 6,
         candidates: int = 40,
+        rerank_candidates: int = 20,
     ) -> None:
+        """`rerank_candidates`: how many of the best that the searches found the reranker reads."""
         self.embedder = embedder
         self._reranker = reranker
         self._library = library
         self._limit = limit
         self._candidates = candidates
+        self._reranked_most = rerank_candidates
         self._calibrating = Lock()
         self._measured: Calibration | None = None
 
@@ -144,7 +146,7 @@ class Retriever:
         """Let the reranker choose among the first, where there is one."""
         if self._reranker is None or not found:
             return found[:limit]
-        first = found[: max(limit, _RERANKED)]
+        first = found[: max(limit, self._reranked_most)]
         texts = [embedding_text(chunk.heading_path, chunk.text) for chunk, _, _ in first]
         try:
             scores = self._reranker.rerank(query, texts)

@@ -92,6 +92,7 @@ class Settings(BaseSettings):
     chroma_url: str | None = None
     top_k: int = Field(6, ge=1, le=100, description="a whole number from 1 to 100")
     candidates: int = Field(40, ge=1, le=1000, description="a whole number from 1 to 1000")
+    rerank_candidates: int = Field(20, ge=1, le=200, description="a whole number from 1 to 200")
     context_tokens: int = Field(
         1536, ge=64, le=1 << 20, description="a whole number of tokens from 64 to 1048576"
     )

@@ -1,6 +1,7 @@
 """/v1/rerank, and what a reranker does for a search."""
 
 from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engine.convert import convert
+from engine.engine import Engine
 from rag.app import create_app
 from rag.language import terms
+from rag.retriever import Retriever
 from rag.settings import Settings
 
+TINY = Path(__file__).parents[1] / "data" / "tiny"
 DOCUMENTS = [
     "Trains are booked in second class.",
     "Vacation days carry over.",
@@ -103,3 +108,34 @@ async def test_search_follows_the_reranker(client: httpx.AsyncClient, library: A
     assert [result["path"] for result in results] == ["b.txt", "a.txt"]
     assert engine.reranker.asked == [body["query"]]
     assert results[0]["score"] > results[1]["score"]
+
+
+def test_a_search_is_ranked_by_a_model_of_the_engine(
+    library: Any, starter_embedding_gguf: Path, tmp_path: Path
+) -> None:
+    convert(TINY / "bert-rank", tmp_path / "rank.gguf")  # random weights: any order but the search's own
+    engine = Engine.open(
+        chat_model=None,
+        embedding_model=starter_embedding_gguf,
+        rerank_model=tmp_path / "rank.gguf",
+        threads=1,
+        check_models=False,
+    )
+    try:
+        for i, what in enumerate(("plum cake", "plum cake with cream", "a cake of plums", "plum plum cake")):
+            library.put(f"{i}.txt", f"Bake the {what} in the oven for {40 + i} minutes.")
+        retriever = Retriever(
+            embedder=None, library=library, reranker=engine.reranker, limit=2, rerank_candidates=3
+        )
+        found = retriever.search("How long is the plum cake in the oven?")
+        assert len(found) == 2
+        assert engine.reranker is not None
+        scores = engine.reranker.rerank(
+            "How long is the plum cake in the oven?", [passage.text for passage in found]
+        )
+        np.testing.assert_allclose([passage.score for passage in found], scores, atol=1e-6)
+        assert sorted(scores, reverse=True) == scores.tolist()
+        # A question that leaves no room for a passage keeps the order of the search.
+        assert retriever.search("plum cake oven " * 60)
+    finally:
+        engine.close()
