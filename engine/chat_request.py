@@ -1,7 +1,7 @@
 """A chat request on its way: what is still to be fed, and what has come out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from engine import _native
 from engine.generation import Delta, FinishReason, Generation, GenerationParams, TokenLogprob
 from engine.grammar import Matcher
+from engine.prompt_lookup import NO_GUESS, PromptLookup
+from engine.step_times import StepTimes
 from engine.stop_text import StopText
 from engine.tokenizer import StreamDecoder, Tokenizer
 
@@ -49,6 +51,7 @@ class ChatRequest:
         self._tokenizer = tokenizer
         self._text = StopText(StreamDecoder(tokenizer), params.stop)
         self._matcher = matcher
+        self._lookup = PromptLookup()
         if known_tokens is not None:
             self.sequence.set_mask(known_tokens)
         if matcher is not None:
@@ -100,6 +103,17 @@ class ChatRequest:
             and np.array_equal(self.tokens[:end], other.tokens[:end])
         )
 
+    def guess(self, *, n_rows: int, n_expected: float, times: StepTimes) -> NDArray[np.int32]:
+        """Guess what follows the next token to feed; see `PromptLookup.guess`.
+
+        A form decides anew after every token what may follow, so that nothing is guessed there.
+        """
+        n_most = self.n_most - self.n_generated - 1
+        if self._matcher is not None or n_most < 1:
+            return NO_GUESS
+        known = self.tokens[: self.n_tokens]
+        return self._lookup.guess(known, n_most=n_most, n_rows=n_rows, n_expected=n_expected, times=times)
+
     def take(self, drawn: _native.SampledToken) -> FinishReason | None:
         """Add a drawn token and tell the reader; return why the answer ends with it, if it does.
 
@@ -144,15 +158,24 @@ class ChatRequest:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """What one chat feeds in a step, and how many tokens are drawn for it."""
+    """What one chat feeds in a step: tokens that are known, then a guess; and whether to draw after them."""
 
     chat: ChatRequest
-    n_tokens: int
-    n_draws: int
+    n_known: int
+    draws: bool
+    guess: NDArray[np.int32] = field(default_factory=lambda: NO_GUESS)
+
+    @property
+    def n_rows(self) -> int:
+        """Count the tokens."""
+        return self.n_known + len(self.guess)
 
     def row(self) -> tuple[_native.Sequence, NDArray[np.int32], int]:
         """Return it as the native step takes it."""
-        return self.chat.sequence, self.chat.pending(self.n_tokens), self.n_draws
+        tokens = self.chat.pending(self.n_known)
+        if len(self.guess):
+            tokens = np.concatenate([tokens, self.guess])
+        return self.chat.sequence, tokens, len(self.guess) + 1 if self.draws else 0
 
 
 def known_tokens(decoder: _native.Decoder, tokenizer: Tokenizer) -> Mask | None:

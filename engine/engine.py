@@ -83,11 +83,13 @@ class Engine:
         check_models: bool = True,
         checks_dir: Path | None = None,
         instruction_set: str = "auto",
+        speculates: bool = True,
     ) -> Self:
         """Load the models. `threads` None: one for each core; `cache_tokens` None: what memory allows.
 
         A prefix of None is what the embedding model's file says, or what is known of it. `check_models` asks
         the embedding and rerank models what is known (see `canary`); `checks_dir` keeps who has passed.
+        `speculates`: whether what an answer quotes is guessed ahead; it changes speed, not answers.
 
         Raises: ModelNotFound, UnsupportedModel (the message names file, key or tensor), ValueError (threads).
         """
@@ -110,7 +112,7 @@ class Engine:
         if rerank_model is not None:
             with _naming(rerank_model):
                 scorer = open_scorer(_open_file(rerank_model), pool)
-        scheduler = Scheduler(decoder, tokenizer, queue_limit=queue_limit)
+        scheduler = Scheduler(decoder, tokenizer, queue_limit=queue_limit, speculates=speculates)
         chat = embedder = reranker = None
         if chat_model is not None and decoder is not None and tokenizer is not None:
             chat = ChatModel(

@@ -1,7 +1,8 @@
 """One thread owns the native step; everyone else hands in work and waits.
 
 Each step is one batch: the next token of every sequence that writes, plus a slice of the prompts still to be
-read, so that a long prompt never freezes the others. Beginnings that the cache knows are not read again.
+read, so that a long prompt never freezes the others. Beginnings that the cache knows are not read again, and
+while nobody reads, what an answer quotes is guessed from where it stands and checked several tokens a step.
 Embedding and ranking run between steps: queries at once, then rankings, documents in the share of time that
 chat leaves them.
 """
@@ -22,6 +23,7 @@ from engine.encoding_queue import Encode, EncodingQueue, Urgency, Vectors
 from engine.errors import EngineClosed, EngineError, GenerationFailed, GrammarError, QueueFull
 from engine.generation import Generation, GenerationParams
 from engine.grammar import Matcher
+from engine.prompt_lookup import NO_GUESS
 from engine.step_times import StepTimes
 from engine.tokenizer import Tokenizer
 
@@ -47,6 +49,8 @@ class SchedulerStatus:
     n_preempted: int
     n_kept_blocks: int = 0  # of the free ones, those that keep a beginning for reuse
     n_reused_tokens: int = 0  # of prompts, known to the cache
+    n_guessed_tokens: int = 0  # fed before they were drawn
+    n_guessed_right: int = 0
 
 
 class Scheduler:
@@ -58,12 +62,17 @@ class Scheduler:
         tokenizer: Tokenizer | None,
         *,
         queue_limit: int,
+        speculates: bool = True,
     ) -> None:
-        """Start the thread. `tokenizer` is the decoder's; `queue_limit` is how many chats may wait."""
+        """Start the thread. `tokenizer` is the decoder's; `queue_limit` is how many chats may wait.
+
+        `speculates`: whether answers are guessed ahead; it changes their speed, not a token of them.
+        """
         self._decoder = decoder
         self._tokenizer = tokenizer
         self._known_tokens = known_tokens(decoder, tokenizer) if decoder and tokenizer else None
         self._queue_limit = queue_limit
+        self._speculates = speculates
         self._work = threading.Condition()
         self._waiting: deque[ChatRequest] = deque()
         self._running: list[ChatRequest] = []
@@ -72,6 +81,7 @@ class Scheduler:
         self._forgetting: list[Future[None]] = []
         self._stopping = False
         self._n_prompt_tokens = self._n_completion_tokens = self._n_reused_tokens = self._n_preempted = 0
+        self._n_guessed_tokens = self._n_guessed_right = 0
         self._thread = threading.Thread(target=self._run, name="quarry-engine", daemon=True)
         self._thread.start()
         # A thread that outlives the interpreter would keep the models from being freed.
@@ -150,6 +160,8 @@ class Scheduler:
                 n_preempted=self._n_preempted,
                 n_kept_blocks=self._decoder.n_kept_blocks if self._decoder else 0,
                 n_reused_tokens=self._n_reused_tokens,
+                n_guessed_tokens=self._n_guessed_tokens,
+                n_guessed_right=self._n_guessed_right,
             )
 
     def close(self) -> None:
@@ -242,19 +254,35 @@ class Scheduler:
 
     def _plan(self) -> list[Feed]:
         """Choose who feeds how many tokens: all that write, then a slice of the oldest prompts."""
-        plan = [Feed(chat, 1, 1) for chat in self._running if chat.is_writing]
-        reading = [chat for chat in self._running if not chat.is_writing]
-        n_left = self._slice(len(plan)) if reading else 0
-        for chat in reading:
+        writing = [chat for chat in self._running if chat.is_writing]
+        if len(writing) == len(self._running):
+            return self._fit(self._guess(writing))
+        plan = [Feed(chat, 1, draws=True) for chat in writing]
+        n_left = self._slice(len(writing))
+        for chat in self._running:
             if n_left == 0:
                 break
+            if chat.is_writing:
+                continue
             self._reuse(chat)
-            if any(chat.can_wait_for(feed.chat, feed.n_tokens) for feed in plan):
+            if any(chat.can_wait_for(feed.chat, feed.n_known) for feed in plan):
                 continue
             n_tokens = min(chat.n_pending, n_left)
-            plan.append(Feed(chat, n_tokens, int(n_tokens == chat.n_pending)))
+            plan.append(Feed(chat, n_tokens, draws=n_tokens == chat.n_pending))
             n_left -= n_tokens
         return self._fit(plan)
+
+    def _guess(self, writing: list[ChatRequest]) -> list[Feed]:
+        """Let everybody feed its next token, and what may follow it."""
+        plan: list[Feed] = []
+        n_rows = len(writing)
+        for chat in writing:
+            guess = NO_GUESS
+            if self._speculates:
+                guess = chat.guess(n_rows=n_rows, n_expected=n_rows, times=self._times)
+            plan.append(Feed(chat, 1, draws=True, guess=guess))
+            n_rows += len(guess)
+        return plan
 
     def _slice(self, n_writing: int) -> int:
         """Return how many prompt tokens a step may read, so that nobody who writes waits too long."""
@@ -268,9 +296,12 @@ class Scheduler:
     def _fit(self, plan: list[Feed]) -> list[Feed]:
         """Put the youngest chats back into the queue until the cache has the blocks that the plan needs."""
         while plan and self._decoder is not None:
-            needed = sum(feed.chat.blocks_missing(feed.n_tokens) for feed in plan)
+            needed = sum(feed.chat.blocks_missing(feed.n_rows) for feed in plan)
             if needed <= self._decoder.n_free_blocks:
                 break
+            if any(len(feed.guess) for feed in plan):  # nobody leaves for a guess
+                plan = [Feed(feed.chat, feed.n_known, feed.draws) for feed in plan]
+                continue
             youngest = self._running[-1]
             self._put_off(youngest)
             with self._work:
@@ -283,7 +314,7 @@ class Scheduler:
     def _step(self, plan: list[Feed]) -> float:
         """Run a batch and deliver what it drew; return the seconds it took."""
         assert self._decoder is not None  # noqa: S101 - chats exist only with a decoder
-        n_rows = sum(feed.n_tokens for feed in plan)
+        n_rows = sum(feed.n_rows for feed in plan)
         started = time.perf_counter()
         try:
             results = self._decoder.step([feed.row() for feed in plan])
@@ -296,7 +327,9 @@ class Scheduler:
         self._times.note(n_rows, elapsed)
         for feed, drawn in zip(plan, results, strict=True):
             if not feed.chat.n_generated:
-                self._n_prompt_tokens += feed.n_tokens
+                self._n_prompt_tokens += feed.n_known
+            self._n_guessed_tokens += len(feed.guess)
+            self._n_guessed_right += len(drawn) - 1 if len(feed.guess) else 0
             self._deliver(feed.chat, drawn)
         return elapsed
 

@@ -3,12 +3,15 @@
 from dataclasses import dataclass
 
 _WEIGHT = 0.3  # of the newest step
+_FEW_ROWS = 32  # steps of guesses
+_FORGOTTEN_AFTER = 100  # steps; of such sizes only
 
 
 @dataclass(slots=True)
 class _Point:
     n_rows: float
     seconds: float
+    noted_at: int
 
 
 class StepTimes:
@@ -21,12 +24,26 @@ class StepTimes:
     def __init__(self) -> None:
         """Begin knowing nothing."""
         self._points: dict[int, _Point] = {}
+        self._n_steps = 0
 
     def note(self, n_rows: int, seconds: float) -> None:
         """Learn from a step."""
-        point = self._points.setdefault((n_rows - 1).bit_length(), _Point(n_rows, seconds))
+        self._n_steps += 1
+        size = (n_rows - 1).bit_length()
+        point = self._points.get(size)
+        if point is None:
+            self._points[size] = _Point(n_rows, seconds, self._n_steps)
+            self._points = dict(sorted(self._points.items()))
+            return
         point.n_rows += _WEIGHT * (n_rows - point.n_rows)
         point.seconds += _WEIGHT * (seconds - point.seconds)
+        point.noted_at = self._n_steps
+        # A size that was slow once, because the machine was, would never be tried again.
+        self._points = {
+            size: point
+            for size, point in self._points.items()
+            if point.n_rows > _FEW_ROWS or self._n_steps - point.noted_at < _FORGOTTEN_AFTER
+        }
 
     def expect(self, n_rows: int) -> float:
         """Estimate the seconds of a step; 0 while nothing is known.
@@ -34,7 +51,7 @@ class StepTimes:
         Beyond what was measured it is taken to cost by the row; below, as much as the smallest.
         """
         lower = upper = None
-        for _, point in sorted(self._points.items()):
+        for point in self._points.values():
             if point.n_rows <= n_rows:
                 lower = point
             else:
