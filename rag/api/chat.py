@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -17,12 +17,11 @@ from rag.admission import places_of
 from rag.answer import Ask, Called, End, Event, Retrieved, Text, Thought
 from rag.api import answering
 from rag.auth import Caller, caller_of
+from rag.chat_request import read_chat
 from rag.choices import Numbered
 from rag.citations import Source
 from rag.errors import error_body, to_api_error
-from rag.forms import read_response_format
 from rag.service import Service, service_of, unless_gone
-from rag.tools import read_tools
 
 if TYPE_CHECKING:
     from engine.chat_model import Delta
@@ -80,28 +79,9 @@ class Completion:
 
 
 def _read(body: wire.ChatRequest, service: Service, caller: Caller) -> Ask:
-    wire.check_supported(body)
-    messages = wire.plain_messages(body)
     target = service.target(body.model, caller)
-    chat = service.parts.engine.chat
-    thinks = chat is not None and chat.thinks
-    thinking = wire.read_effort(body.reasoning_effort, thinks=thinks, param="reasoning_effort")
-    switch = wire.read_switch(body)
-    params = wire.generation_params(body, temperature=target.usual_temperature, tenant=caller.tenant)
-    footer = service.settings.sources_footer if body.sources_footer is None else body.sources_footer
-    tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls is not False)
-    form = read_response_format(body.response_format)
-    if form is not None:
-        params = replace(params, grammar=form.grammar)
-    return Ask(
-        target,
-        messages,
-        params,
-        with_footer=footer,
-        form=form,
-        tools=tools,
-        thinking=thinking if switch is None else switch,
-    )
+    footer = service.settings.sources_footer
+    return read_chat(body, target, chat=service.parts.engine.chat, with_footer=footer, tenant=caller.tenant)
 
 
 @dataclass(slots=True)
