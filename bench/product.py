@@ -26,12 +26,17 @@ from bench.turns import Row
 from bench.worker import ROOT, BenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
 N_CHUNKS, N_QUERIES = 10_000, 500
 _SYLLABLES = ("ba", "ce", "di", "fo", "gu", "ka", "le", "mi", "no", "pu", "ra", "se", "ti", "vo", "zu")
+
+
+def count_words(texts: Sequence[str]) -> list[int]:
+    """Count words; stands in a module, so that it can be pickled."""
+    return [len(text.split()) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,10 @@ class HashEmbedder:
 
     def count_tokens(self, text: str) -> int:
         return len(text.split())
+
+    @property
+    def token_counter(self) -> Callable[[Sequence[str]], list[int]]:
+        return count_words
 
     def embed(self, texts: Sequence[str], *, kind: Literal["document", "query"]) -> NDArray[np.float32]:  # noqa: ARG002 - the Protocol's
         vectors = np.zeros((len(texts), self.dimension), np.float32)

@@ -1,6 +1,6 @@
 """Texts to vectors through the native encoder."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -55,6 +55,11 @@ class Embedder:
     def count_tokens(self, text: str) -> int:
         """Count tokens without special ones."""
         return len(self._tokenizer.encode(text, add_special=False))
+
+    @property
+    def token_counter(self) -> Callable[[Sequence[str]], list[int]]:
+        """Count the tokens of many texts, without special ones; may be pickled into another process."""
+        return self._tokenizer.count
 
     def embed(self, texts: Sequence[str], *, kind: Literal["document", "query"]) -> NDArray[np.float32]:
         """Return L2-normalised vectors [len(texts), dimension], order kept; queries go before documents.

@@ -111,6 +111,20 @@ class Tokenizer:
             ids.append(self._suffix)
         return ids, begins
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of many texts, those around a text left out; `len(encode(text))` of each, faster."""
+        plain = {
+            i: self._spaced(_without_surrogates(text))
+            for i, text in enumerate(texts)
+            if text and (self._user_pattern is None or self._user_pattern.search(text) is None)
+        }
+        encoded = self._model.encode_batch_fast(list(plain.values()), add_special_tokens=False)
+        counts = dict(zip(plain, map(len, encoded), strict=True))
+        return [
+            counts[i] if i in counts else len(self._encode_body(text, parse_special=False))
+            for i, text in enumerate(texts)
+        ]
+
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """Join tokens to text; bytes that are not UTF-8 become U+FFFD. Raises: IndexError."""
         decoder = StreamDecoder(self, skip_special=skip_special)
@@ -184,12 +198,18 @@ class Tokenizer:
         if not text:
             return []
         if self._vocabulary.kind == "llama":
-            if self.add_space_prefix and after_special:
-                text = " " + text
-            text = text.replace(" ", SPACE)
+            text = self._spaced(text) if after_special else text.replace(" ", SPACE)
         if self._vocabulary.kind == "t5":
-            text = text.replace(NEVER, "\ufffd")
+            text = self._spaced(text)
         return self._model.encode(text, add_special_tokens=False).ids
+
+    def _spaced(self, text: str) -> str:
+        """Spell a text that follows no other as its model reads it."""
+        if self._vocabulary.kind == "t5":
+            return text.replace(NEVER, "\ufffd")
+        if self._vocabulary.kind != "llama":
+            return text
+        return (" " + text if self.add_space_prefix else text).replace(" ", SPACE)
 
 
 class StreamDecoder:

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from ingest.sentences import sentence_spans
+from ingest.units import CHARACTERS_PER_TOKEN, Unit, Units, table_header
 from ingest.values import ChunkDraft, Element, embedding_text
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    CountTokens = Callable[[str], int]
+    from ingest.units import CountTokens
 
-# Tokenizers count a "word" of any length as one unknown token: characters are limited as well.
-CHARACTERS_PER_TOKEN = 16
 MIN_TOKENS = 16
-
-
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """What is not cut any further: a sentence, a table row, a whole code block or a line of it.
-
-    element: index of its element; start, end: where it stands in that element's text.
-    """
-
-    element: int
-    start: int
-    end: int
-    n_tokens: int
+# Above this share of the limit the sum over sentences no longer does: the text as a whole is counted.
+_COUNTED_FROM = 0.8
+# A cut may come once a chunk is so full; among the places from there on the best one is taken.
+_FULL_ENOUGH = 0.5
+_LAST_TWO = 1.6
+_OVERLAP_SHARE = 8
+_OVERLAP_SENTENCES = 2
+_APART = {"Table", "CodeSnippet"}
+_LEADS_ON = (":", "：")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,48 +34,61 @@ class _Section:
     elements: tuple[int, ...]
 
 
-class _Document:
-    """The elements with their places in the extracted text."""
-
-    def __init__(self, elements: Sequence[Element]) -> None:
-        self.elements = elements
-        self.offsets: list[int] = []
-        offset = 0
-        for element in elements:
-            self.offsets.append(offset)
-            offset += len(element.text) + 2
-
-
-def chunk(elements: Sequence[Element], *, count_tokens: CountTokens, budget: int) -> list[ChunkDraft]:
-    """Cut a document into chunks whose embedding text has at most `budget` tokens, in reading order.
+def chunk(
+    elements: Sequence[Element], *, count_tokens: CountTokens, budget: int, limit: int | None = None
+) -> list[ChunkDraft]:
+    """Cut a document into chunks of about `budget` tokens, in reading order.
 
     Every element's text stands in a chunk's text or heading path; nothing is truncated. Tables repeat their
-    header row in every chunk; code stays whole where it fits; short sections under one parent are merged.
+    header row in every chunk; code stays whole where it fits; short sections under one parent are merged;
+    prose repeats its last sentences at the beginning of the next chunk. Where a change moves what follows,
+    the cuts soon fall into the same places again.
+
+    limit: what no embedding text may exceed, counted exactly; `budget` where it is not given.
     """
     if budget < MIN_TOKENS:
         raise ValueError(f"a budget of {budget} tokens is too small to cut sensibly; at least {MIN_TOKENS}")
-    document = _Document([e for e in elements if e.text.strip()])
-    chunker = _Chunker(document, count_tokens, budget)
-    sections = [list(chunker.section(section)) for section in chunker.sections()]
-    return chunker.merge([drafts for drafts in sections if drafts])
+    limit = budget if limit is None else limit
+    kept = [e for e in elements if e.text.strip()]
+    while True:
+        drafts = _Chunker(kept, count_tokens, budget).drafts()
+        near = [draft for draft in drafts if draft.n_tokens > _COUNTED_FROM * limit]
+        exact = dict(zip(map(id, near), count_tokens([d.embedding_text for d in near]), strict=True))
+        if all(n <= limit for n in exact.values()):
+            return [replace(d, n_tokens=exact[id(d)]) if id(d) in exact else d for d in drafts]
+        # The tokenizer counts more where sentences meet than in each: begin again with more room.
+        budget -= 1 + budget // 8
+        if budget < MIN_TOKENS // 4:
+            raise ValueError(f"a single character has more than the {limit} tokens that a chunk may have")
 
 
 class _Chunker:
     """Hold what every step needs: the document, the tokenizer and the budget."""
 
-    def __init__(self, document: _Document, count_tokens: CountTokens, budget: int) -> None:
-        self.document = document
-        self.count = count_tokens
-        self.budget = budget
+    def __init__(self, elements: Sequence[Element], count: CountTokens, budget: int) -> None:
+        self._elements = elements
+        self._count = count
+        self._budget = budget
+        self._units = Units(elements, count, budget)
+        self._offsets: list[int] = []
+        offset = 0
+        for element in elements:
+            self._offsets.append(offset)
+            offset += len(element.text) + 2
+        self._path_costs: dict[tuple[str, ...], int] = {}
+
+    def drafts(self) -> list[ChunkDraft]:
+        sections = [list(self._section(section)) for section in self._sections()]
+        return self._merge([drafts for drafts in sections if drafts])
 
     # --- sections -----------------------------------------------------------------------------------
 
-    def sections(self) -> Iterator[_Section]:
+    def _sections(self) -> Iterator[_Section]:
         """Group the elements by heading; a heading without a body, or too long to repeat, is body itself."""
         stack: list[tuple[int, int]] = []  # (level, element)
         body: list[int] = []
-        levels = _levels(self.document.elements)
-        for i, (element, level) in enumerate(zip(self.document.elements, levels, strict=True)):
+        levels = _levels(self._elements)
+        for i, level in enumerate(levels):
             if level is None:
                 body.append(i)
                 continue
@@ -90,8 +98,7 @@ class _Chunker:
             while stack and stack[-1][0] >= level:
                 stack.pop()
             follower = levels[i + 1] if i + 1 < len(levels) else level
-            too_long = self._path_tokens((*self._path(stack), element.text)) > self.budget // 2
-            if too_long:
+            if self._path_tokens(self._path([*stack, (level, i)])) > self._budget // 2:
                 body.append(i)
                 continue
             stack.append((level, i))
@@ -101,150 +108,187 @@ class _Chunker:
             yield _Section(self._path(stack), tuple(body))
 
     def _path(self, stack: Sequence[tuple[int, int]]) -> tuple[str, ...]:
-        return tuple(" ".join(self.document.elements[i].text.split()) for _, i in stack)
+        return tuple(" ".join(self._elements[i].text.split()) for _, i in stack)
 
     def _path_tokens(self, path: tuple[str, ...]) -> int:
-        return self._cost(embedding_text(path, ""))
+        if not path:
+            return 0
+        if path not in self._path_costs:
+            text = embedding_text(path, "")
+            self._path_costs[path] = max(self._count([text])[0], len(text) // CHARACTERS_PER_TOKEN)
+        return self._path_costs[path]
 
-    def _cost(self, text: str) -> int:
-        return max(self.count(text), len(text) // CHARACTERS_PER_TOKEN)
-
-    # --- units --------------------------------------------------------------------------------------
-
-    def section(self, section: _Section) -> Iterator[ChunkDraft]:
-        """Cut one section; runs of text are packed together, every table on its own."""
-        room = self.budget - (self._path_tokens(section.path) + 1 if section.path else 0)
-        run: list[_Unit] = []
+    def _section(self, section: _Section) -> Iterator[ChunkDraft]:
+        """Cut one section; runs of text are packed together, every large table on its own."""
+        room = self._budget - self._path_tokens(section.path)
+        run: list[Unit] = []
         for i in section.elements:
-            element = self.document.elements[i]
-            if element.kind == "Table":
-                if self._whole(i, room // 2) is None:
-                    yield from self._pack(section.path, run)
-                    run = []
-                    yield from self._table(section.path, i, room)
-                    continue
-                spans = [(0, len(element.text))]
-            elif element.kind == "CodeSnippet" and self._whole(i, room) is not None:
-                spans = [(0, len(element.text))]
-            elif element.kind == "CodeSnippet":
-                spans = _line_spans(element.text)
+            kind, n = self._elements[i].kind, self._units.n_tokens(i)
+            if kind == "Table" and n > room // 2:
+                yield from self._pack(section.path, run)
+                run = []
+                yield from self._table(section.path, i, room)
+            elif kind in _APART and n <= room:
+                run.append(self._units.whole(i))
             else:
-                spans = sentence_spans(element.text)
-            run += [unit for span in spans for unit in self._fit(i, *span, room)]
+                run += self._units.of(i)
         yield from self._pack(section.path, run)
 
-    def _whole(self, element: int, room: int) -> _Unit | None:
-        text = self.document.elements[element].text
-        if len(text) > room * CHARACTERS_PER_TOKEN:
-            return None
-        n = self._cost(text)
-        return _Unit(element, 0, len(text), n) if n <= room else None
-
-    def _fit(self, element: int, start: int, end: int, room: int) -> Iterator[_Unit]:
-        """Cut what is longer than the room at a space near its middle, or at any character."""
-        text = self.document.elements[element].text
-        pending = [(start, end)]
-        while pending:
-            start, end = pending.pop()
-            if end - start <= room * CHARACTERS_PER_TOKEN:
-                n = self._cost(text[start:end])
-                if n <= room or end - start == 1:
-                    yield _Unit(element, start, end, n)
-                    continue
-            middle = _middle(text, start, end)
-            pending += [(middle, end), (start, middle)]
+    def _table(self, path: tuple[str, ...], i: int, room: int) -> Iterator[ChunkDraft]:
+        """Cut a Markdown table by rows, its two header lines before each part."""
+        units = self._units.of(i)
+        text = self._elements[i].text
+        n_header = table_header(text)
+        header_tokens = sum(unit.n_tokens for unit in units if unit.end <= n_header)
+        if header_tokens > room // 3:
+            n_header = 0  # too wide to repeat: it is a row as any other
+        rows = [unit for unit in units if unit.start >= n_header]
+        if n_header and rows:
+            yield from self._pack(path, rows, text[:n_header], header_tokens)
+        else:
+            yield from self._pack(path, units)
 
     # --- packing ------------------------------------------------------------------------------------
 
-    def _pack(self, path: tuple[str, ...], units: Sequence[_Unit]) -> Iterator[ChunkDraft]:
-        """Fill chunks with consecutive units; the sum of their tokens guides, the exact count decides."""
-        heading = self._path_tokens(path) if path else 0
+    def _pack(
+        self, path: tuple[str, ...], units: Sequence[Unit], header: str = "", header_tokens: int = 0
+    ) -> Iterator[ChunkDraft]:
+        """Fill chunks with consecutive units; the sum of their tokens guides."""
+        fixed = self._path_tokens(path) + header_tokens
+        room = self._budget - fixed
+        units = [part for unit in units for part in self._units.fit(unit, room)]
         first = 0
+        left = sum(unit.n_tokens for unit in units)
         while first < len(units):
-            last, total = first, heading
-            while last < len(units) and (last == first or total + units[last].n_tokens + 1 <= self.budget):
-                total += units[last].n_tokens + 1
+            carried = self._carried(units, first)
+            total = sum(unit.n_tokens + 1 for unit in carried)
+            if total + units[first].n_tokens > room:
+                carried, total = [], 0
+            last = first
+            sums = []
+            while last < len(units) and (last == first or total + units[last].n_tokens <= room):
+                total += units[last].n_tokens + self._joint(units, last)
+                sums.append(total)
                 last += 1
-            draft = self._draft(path, units[first:last])
-            while draft.n_tokens > self.budget and last - first > 1:
-                last -= 1 + (last - first) // 8
-                draft = self._draft(path, units[first : max(last, first + 1)])
-            last = max(last, first + 1)
-            if draft.n_tokens > self.budget:
-                yield from self._squeeze(path, units[first])
-            elif draft.text:
+            if last < len(units):
+                last = self._best_cut(units, first, sums, room, left)
+            draft = self._draft(path, carried, units[first:last], fixed, header)
+            if header and first:
+                draft = replace(draft, n_overlap=len(header))
+            if draft.text:
                 yield draft
+            left -= sum(unit.n_tokens for unit in units[first:last])
             first = last
 
-    def _squeeze(self, path: tuple[str, ...], unit: _Unit) -> Iterator[ChunkDraft]:
-        """Halve a unit that fits alone but not under its headings; at one character give up the headings."""
-        if unit.end - unit.start <= 1:
-            yield from [self._draft(path[1:], [unit])] if path else [self._draft((), [unit])]
-            return
-        text = self.document.elements[unit.element].text
-        middle = _middle(text, unit.start, unit.end)
-        for start, end in ((unit.start, middle), (middle, unit.end)):
-            part = _Unit(unit.element, start, end, self._cost(text[start:end]))
-            yield from self._pack(path, [part])
+    def _joint(self, units: Sequence[Unit], at: int) -> int:
+        """Allow a token for what stands between two elements."""
+        return int(at + 1 < len(units) and units[at + 1].element != units[at].element)
 
-    def _draft(self, path: tuple[str, ...], units: Sequence[_Unit], header: str = "") -> ChunkDraft:
-        elements = self.document.elements
+    def _carried(self, units: Sequence[Unit], first: int) -> list[Unit]:
+        """Return what the chunk that begins at `first` repeats: the last sentences, or a list's lead-in."""
+        room = self._budget // _OVERLAP_SHARE
+        if first == 0 or self._kind(units[first]) in _APART:
+            return []
+        if self._kind(units[first]) == "ListItem":
+            before = first - 1
+            while before > 0 and self._kind(units[before]) == "ListItem":
+                before -= 1
+            leads = self._units.text(units[before]).rstrip().endswith(_LEADS_ON)
+            return [units[before]] if leads and units[before].n_tokens <= room else []
+        begin = first
+        while begin > 0 and first - begin < _OVERLAP_SENTENCES:
+            unit = units[begin - 1]
+            room -= unit.n_tokens
+            if room < 0 or self._kind(unit) in _APART or self._kind(unit) == "ListItem":
+                break
+            begin -= 1
+        return list(units[begin:first])
+
+    def _kind(self, unit: Unit) -> str:
+        return self._elements[unit.element].kind
+
+    def _best_cut(self, units: Sequence[Unit], first: int, sums: Sequence[int], room: int, left: int) -> int:
+        """Return where to end a chunk: at the strongest break once it is full enough.
+
+        Among equals their words decide, not their order: so after a change further up, the cuts meet the
+        old ones again within a few chunks, and what follows keeps its vectors. The last two chunks of a
+        section share what is left instead, lest a crumb remain.
+        """
+        is_end = left < _LAST_TWO * room
+        cut = first + len(sums)
+        best: tuple[int, int] | None = None
+        for n in range(len(sums), 0, -1):
+            if n < len(sums) and sums[n - 1] < (left // 3 if is_end else _FULL_ENOUGH * room):
+                break
+            place = first + n
+            text = self._units.text(units[place - 1])
+            worth = -abs(2 * sums[n - 1] - left) if is_end else zlib.crc32(text.encode())
+            merit = (self._strength(units, place, text), worth)
+            if best is None or merit > best:
+                best, cut = merit, place
+        return cut
+
+    def _strength(self, units: Sequence[Unit], place: int, before: str) -> int:
+        """Rank a cut before `place`: inside a thought, after a sentence or row, after a paragraph."""
+        left, right = units[place - 1], units[place]
+        kind = self._kind(left)
+        if before.rstrip().endswith(_LEADS_ON):
+            return 0
+        if left.element == right.element:
+            blank = kind == "CodeSnippet" and not before.strip()
+            return 1 if kind != "CodeSnippet" or blank else 0
+        return 1 if kind == self._kind(right) == "ListItem" else 2
+
+    def _draft(
+        self,
+        path: tuple[str, ...],
+        carried: Sequence[Unit],
+        units: Sequence[Unit],
+        fixed: int,
+        header: str,
+    ) -> ChunkDraft:
+        own = self._text(units).strip()
+        repeated = self._text([*carried, *units]).strip() if carried else own
+        # A list's lead-in may stand far above its items: the place is that of the chunk's own text.
+        begin = carried[0] if carried and self._kind(units[0]) != "ListItem" else units[0]
+        page = self._elements[units[0].element].page
+        start, end = self._place(begin)[0], self._place(units[-1])[1]
+        n_tokens = fixed + sum(unit.n_tokens for unit in (*carried, *units))
+        return ChunkDraft(header + repeated, path, page, n_tokens, start, end, len(repeated) - len(own))
+
+    def _place(self, unit: Unit) -> tuple[int, int]:
+        """Return a unit's offsets: in the file where its reader tells them, else in the extracted text."""
+        element = self._elements[unit.element]
+        if element.start is None or element.end is None:
+            offset = self._offsets[unit.element]
+            return offset + unit.start, offset + unit.end
+        if element.end - element.start == len(element.text):
+            return element.start + unit.start, element.start + unit.end
+        # Marks were taken out of it: a part of it is only known to stand somewhere in it.
+        return element.start, element.end
+
+    def _text(self, units: Sequence[Unit]) -> str:
         pieces: list[str] = []
         place = 0
         while place < len(units):
             stop = place
             while stop + 1 < len(units) and units[stop + 1].element == units[place].element:
                 stop += 1
-            element = elements[units[place].element]
+            element = self._elements[units[place].element]
             if pieces:
-                previous = elements[units[place - 1].element]
+                previous = self._elements[units[place - 1].element]
                 tight = previous.kind == element.kind == "ListItem"
                 pieces.append("\n" if tight else "\n\n")
             pieces.append(element.text[units[place].start : units[stop].end])
             place = stop + 1
-        text = header + "".join(pieces).strip()
-        first, last = units[0], units[-1]
-        return ChunkDraft(
-            text=text,
-            heading_path=path,
-            page=elements[first.element].page,
-            n_tokens=self.count(embedding_text(path, text)),
-            start=self.document.offsets[first.element] + first.start,
-            end=self.document.offsets[last.element] + last.end,
-        )
-
-    def _table(self, path: tuple[str, ...], element: int, room: int) -> Iterator[ChunkDraft]:
-        """Cut a Markdown table by rows, its two header lines before each part."""
-        text = self.document.elements[element].text
-        rows = _line_spans(text)
-        header = text[: rows[1][1]] if len(rows) > 2 and text[rows[1][0] :].startswith("| ---") else ""
-        header_tokens = self.count(header)
-        if header and header_tokens > room // 3:
-            header = ""  # too wide to repeat: it is a row as any other
-        body = rows[2:] if header else rows
-        inside = room - header_tokens - 2 if header else room
-        units = [unit for span in body for unit in self._fit(element, *span, inside)]
-        first = 0
-        while first < len(units):
-            last, total = first, 0
-            while last < len(units) and (last == first or total + units[last].n_tokens + 1 <= inside):
-                total += units[last].n_tokens + 1
-                last += 1
-            draft = self._draft(path, units[first:last], header)
-            while draft.n_tokens > self.budget and last - first > 1:
-                last -= 1
-                draft = self._draft(path, units[first:last], header)
-            if draft.n_tokens > self.budget:
-                yield from self._pack(path, units[first:last])
-            else:
-                yield draft
-            first = last
+        return "".join(pieces)
 
     # --- merging ------------------------------------------------------------------------------------
 
-    def merge(self, sections: Sequence[list[ChunkDraft]]) -> list[ChunkDraft]:
-        """Join neighbouring sections of one parent while they fill no more than half of the budget."""
+    def _merge(self, sections: Sequence[list[ChunkDraft]]) -> list[ChunkDraft]:
+        """Join short sections that follow one another under one parent."""
         merged: list[ChunkDraft] = []
+        changed: set[int] = set()
         open_path: tuple[str, ...] | None = None  # of the last chunk, where another section may join it
         for drafts in sections:
             draft = drafts[0]
@@ -252,21 +296,24 @@ class _Chunker:
                 joined = self._join(merged[-1], draft, open_path)
                 if joined is not None:
                     merged[-1] = joined
+                    changed.add(len(merged) - 1)
                     continue
             merged += drafts
             open_path = draft.heading_path[:-1] if len(drafts) == 1 and draft.heading_path else None
+        counts = self._count([merged[i].embedding_text for i in changed])
+        for i, n in zip(changed, counts, strict=True):
+            merged[i] = replace(merged[i], n_tokens=n)
         return merged
 
     def _join(self, left: ChunkDraft, right: ChunkDraft, parent: tuple[str, ...]) -> ChunkDraft | None:
         """Put two short siblings into one chunk under their parent, their own headings inside the text."""
         if right.heading_path[:-1] != parent or not right.heading_path:
             return None
-        if left.n_tokens + right.n_tokens > self.budget // 2:
+        # Both count their headings, which is more than they need together.
+        n = left.n_tokens + right.n_tokens
+        if n > self._budget // 2:
             return None
         text = f"{_with_heading(left, parent)}\n\n{_with_heading(right, parent)}"
-        n = self.count(embedding_text(parent, text))
-        if n > self.budget:
-            return None
         return ChunkDraft(text, parent, left.page, n, left.start, right.end)
 
 
@@ -286,21 +333,3 @@ def _levels(elements: Sequence[Element]) -> list[int | None]:
     if len(levels) > 1 and levels[0] is not None and levels[0] == levels[1]:
         levels[0] = -1
     return levels
-
-
-def _line_spans(text: str) -> list[tuple[int, int]]:
-    """Cut text into lines, each with its newline."""
-    spans: list[tuple[int, int]] = []
-    start = 0
-    for line in text.splitlines(keepends=True):
-        spans.append((start, start + len(line)))
-        start += len(line)
-    return spans
-
-
-def _middle(text: str, start: int, end: int) -> int:
-    """Return a place to cut between start and end: after a space near the middle, else the middle."""
-    middle = (start + end) // 2
-    reach = max(1, (end - start) // 4)
-    space = text.rfind(" ", middle - reach, middle + reach)
-    return space + 1 if start < space + 1 < end else max(middle, start + 1)

@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -29,6 +29,10 @@ class Embedder(Protocol):
 
     def count_tokens(self, text: str) -> int:
         """Count tokens without special ones."""
+
+    @property
+    def token_counter(self) -> Callable[[Sequence[str]], Sequence[int]]:
+        """Count the tokens of many texts, without special ones; can be pickled for the readers' processes."""
 
     def embed(self, texts: Sequence[str], *, kind: Literal["document", "query"]) -> NDArray[np.float32]:
         """Return [n, dimension], order kept."""

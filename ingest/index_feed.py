@@ -78,7 +78,7 @@ class IndexFeed:
 
     def indexed_chunks_after(self, embedder_id: int, chunk_id: int, *, limit: int) -> list[IndexedChunk]:
         """Return the next visible chunks by id, for rebuilding."""
-        source = "(SELECT * FROM chunks WHERE id > ? ORDER BY id LIMIT ?) c"
+        source = "(SELECT * FROM chunks WHERE id > ? AND indexed ORDER BY id LIMIT ?) c"
         return self._indexed(embedder_id, source, (chunk_id, limit))
 
     def _indexed(self, embedder_id: int, source: str, values: tuple[object, ...]) -> list[IndexedChunk]:
@@ -86,7 +86,7 @@ class IndexFeed:
             rows = reader.execute(
                 f"""SELECT c.id, d.collection_id, c.heading_path, c.text, e.vector FROM {source} {OWNERS}
                 LEFT JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
-                ORDER BY c.id""",  # noqa: S608 - both sources are literals above
+                WHERE c.indexed ORDER BY c.id""",  # noqa: S608 - both sources are literals above
                 (*values, embedder_id),
             ).fetchall()
         return [
@@ -100,17 +100,19 @@ class IndexFeed:
         ]
 
     def chunk_counts(self) -> dict[int, int]:
-        """Return the number of visible chunks by collection id."""
+        """Return the number of chunks that searches look at, by collection id."""
         with self._connections.reading() as reader:
             return dict(
                 reader.execute(
                     """SELECT d.collection_id, count(*) FROM chunks c JOIN versions v ON v.id = c.version_id
-                    JOIN documents d ON d.id = v.document_id GROUP BY d.collection_id"""
+                    JOIN documents d ON d.id = v.document_id WHERE c.indexed GROUP BY d.collection_id"""
                 ).fetchall()
             )
 
     def sample_chunks(self, n: int) -> list[int]:
         """Return up to `n` random visible chunk ids."""
         with self._connections.reading() as reader:
-            rows = reader.execute("SELECT id FROM chunks ORDER BY random() LIMIT ?", (n,)).fetchall()
+            rows = reader.execute(
+                "SELECT id FROM chunks WHERE indexed ORDER BY random() LIMIT ?", (n,)
+            ).fetchall()
         return [row[0] for row in rows]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import structlog
@@ -15,18 +14,15 @@ from ingest.errors import (
     EmbedderMismatch,
     IndexDamaged,
     LibraryClosed,
-    RecordError,
 )
 from ingest.index_sync import IndexSync
 from ingest.ownership import acquire
-from ingest.partition.partitioner import Partitioner
-from ingest.pipeline import IngestProgress, IngestReport, Pipeline
-from ingest.reconciler import Scan, collection_of, compare, scan, settles_in
+from ingest.passes import Passes
+from ingest.reconciler import collection_of
 from ingest.record import Record
-from ingest.reembed import reembed
+from ingest.report import IngestProgress, IngestReport, PendingFile
 from ingest.status import LibraryStatus
 from ingest.values import Chunk, ChunkDraft, CollectionInfo, DocumentInfo, FileFacts, Hit, NewVersion
-from ingest.watcher import Watcher
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,21 +32,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ingest.partition.limits import Limits
-    from ingest.reconciler import FoundFile, Plan
-    from ingest.values import KnownFile
 
 __all__ = [
     "Chunk", "ChunkDraft", "CollectionInfo", "DocumentInfo", "Hit", "IngestProgress", "IngestReport",
-    "Library", "LibraryStatus",
+    "Library", "LibraryStatus", "PendingFile",
 ]  # fmt: skip
 
 log = structlog.get_logger(__name__)
-
-# The folder rests once nothing has come for so many times as long as a file must rest.
-_RESTING = 5
-# Compaction by itself rests so many times as long as it took: a large library spends 2 % of its time on it.
-_COMPACTION_SHARE = 50
-_COMPACTION_RETRY_SECONDS = 600
 
 
 class Library:
@@ -75,28 +63,27 @@ class Library:
         self.record = record
         self._lock = lock
         self._data_dir = data_dir
-        self._documents_dir = documents_dir
         self._embedder = embedder
-        self._settle_seconds = settle_seconds
         self._embedder_id = record.embedder_id(fingerprint_key(embedder), embedder.dimension)
         indexed_by = record.meta("index_embedder")
-        # Never mix vectors of two models: until re-embedded, dense search finds nothing, lexical goes on.
-        self._embedder_changed = indexed_by is not None and int(indexed_by) != self._embedder_id
         self._index = IndexSync(
             record,
             data_dir / INDEXES_NAME,
             chroma_url=chroma_url,
             embedder_id=int(indexed_by) if indexed_by is not None else self._embedder_id,
         )
-        self._partitioner = Partitioner(limits)
-        self._passing = threading.Lock()
-        self._stopping = threading.Event()
+        self._passes = Passes(
+            record,
+            documents_dir,
+            embedder=embedder,
+            embedder_id=self._embedder_id,
+            # Never mix vectors of two models: until re-embedded, dense search finds nothing, lexical goes on.
+            embedder_changed=indexed_by is not None and int(indexed_by) != self._embedder_id,
+            ready_index=self._reopened_index,
+            settle_seconds=settle_seconds,
+            limits=limits,
+        )
         self._closed = False
-        self._watcher: Watcher | None = None
-        self._last_scan = Scan()
-        self._n_waiting = 0
-        self._progress: IngestProgress | None = None
-        self._compact_from = 0.0  # time.monotonic()
         self._index_ready = threading.Event()
         self._index_error: Exception | None = None
         # Importing Chroma takes longer than starting all the rest: it happens beside it.
@@ -148,12 +135,14 @@ class Library:
         finally:
             self._index_ready.set()
 
-    def _retry_index(self) -> None:
-        """Open the indexes once more where that has failed: a Chroma server may be back."""
+    def _reopened_index(self) -> IndexSync:
+        """Return the indexes, opened once more where that has failed: a Chroma server may be back."""
+        self._require_open()
         self._index_ready.wait()
         if self._index_error is not None:
             self._index_error = None
             self._open_index()
+        return self._ready_index()
 
     def _ready_index(self) -> IndexSync:
         """Return the indexes once they are open; raises what opening them raised."""
@@ -181,7 +170,7 @@ class Library:
                 f"the query vector has shape {vector.shape}; the embedder gives ({self._embedder.dimension},)"
             )
         index = self._ready_index()
-        if self._embedder_changed or limit < 1:
+        if self._passes.embedder_changed or limit < 1:
             return []
         return index.search_dense(vector, limit=limit, collections=collections)
 
@@ -218,6 +207,10 @@ class Library:
         """Return every document with its state."""
         return self.record.documents()
 
+    def pending(self) -> list[PendingFile]:
+        """Return the files that the pass under way has still to read or to embed, by path."""
+        return self._passes.pending()
+
     def status(self) -> LibraryStatus:
         """Return counts, and what is wrong where something is."""
         documents = self.record.documents()
@@ -226,15 +219,15 @@ class Library:
             n_chunks=sum(document.n_chunks for document in documents),
             n_failed=sum(document.state == "failed" for document in documents),
             n_quarantined=sum(document.state == "quarantined" for document in documents),
-            n_waiting=self._n_waiting,
+            n_waiting=self._passes.n_waiting,
             indexes_ready=self._index_ready.is_set() and self._index_error is None,
             index_error=None if self._index_error is None else str(self._index_error),
             n_index_rebuilds=self._index.n_rebuilds,
-            embedder_changed=self._embedder_changed,
-            progress=self._progress,
-            protections=dict(self._partitioner.protections),
-            skipped=tuple(self._last_scan.skipped),
-            unreadable=dict(self._last_scan.unreadable),
+            embedder_changed=self._passes.embedder_changed,
+            progress=self._passes.progress,
+            protections=self._passes.protections,
+            skipped=tuple(self._passes.last_scan.skipped),
+            unreadable=dict(self._passes.last_scan.unreadable),
         )
 
     # --- passes -------------------------------------------------------------------------------------
@@ -245,114 +238,11 @@ class Library:
         Files that have not settled are waited for once. What was deleted is not found any more when this
         returns. Raises DocumentsFolderMissing, StorageFull, IndexDamaged, and what the embedder raises.
         """
-        report, unsettled = self._pass(on_progress)
-        if unsettled is not None and not self._stopping.wait(unsettled):
-            again, _ = self._pass(on_progress)
-            report.merge(again)
-        return report
+        return self._passes.reconcile(on_progress)
 
     def start_watching(self) -> None:
         """Run passes in the background: at once, on hints of the file system, and periodically."""
-        with self._passing:
-            if self._stopping.is_set():
-                raise LibraryClosed("the library is closed")
-            if self._watcher is None:
-                self._watcher = Watcher(self._documents_dir, self._watched_pass)
-                self._watcher.start()
-
-    def _pass(
-        self, on_progress: Callable[[IngestProgress], None] | None
-    ) -> tuple[IngestReport, float | None]:
-        """Run one pass; return its report, and in how many seconds unsettled files will have settled."""
-        with self._passing:
-            self._require_open()
-            self._retry_index()
-            index = self._ready_index()
-            self._adopt_embedder(index)
-            found = scan(self._documents_dir)
-            known = self.record.known_files()
-            plan = compare(found, known)
-            self._last_scan = found
-            rests = {file.path: settles_in(file, self._settle_seconds) for file in plan.fresh}
-            unsettled = [file for file in plan.fresh if rests[file.path] > 0]
-            report = IngestReport(
-                unchanged=plan.n_unchanged, waiting=len(unsettled), skipped=len(found.skipped)
-            )
-            settled = [file for file in plan.fresh if rests[file.path] == 0]
-            claimed = self._ingest(settled, plan, known, report, on_progress, index)
-            if not self._stopping.is_set():
-                self._remove(plan, claimed, unsettled, report)
-            index.apply()
-            if report.added or report.changed or report.removed:
-                self._drop_unused()
-            self._n_waiting = report.waiting
-            self._progress = None
-            # Most passes find nothing: those are for whoever looks for a fault.
-            (log.info if report.found_something else log.debug)(
-                "pass_done", added=report.added, changed=report.changed, moved=report.moved,
-                removed=report.removed, failed=len(report.failed), waiting=report.waiting,
-            )  # fmt: skip
-            pause = max((rests[file.path] for file in unsettled), default=None)
-            if pause is None and report.waiting:
-                pause = self._settle_seconds  # a file that changed while it was read
-            return report, pause
-
-    def _ingest(
-        self,
-        files: Sequence[FoundFile],
-        plan: Plan,
-        known: dict[str, KnownFile],
-        report: IngestReport,
-        on_progress: Callable[[IngestProgress], None] | None,
-        index: IndexSync,
-    ) -> set[int]:
-        def progress(now: IngestProgress) -> None:
-            self._progress = now
-            if on_progress is not None:
-                on_progress(now)
-
-        pipeline = Pipeline(
-            self.record,
-            self._documents_dir,
-            embedder=self._embedder,
-            embedder_id=self._embedder_id,
-            partitioner=self._partitioner,
-            stopping=self._stopping,
-            published=index.apply,
-        )
-        return pipeline.run(files, plan, known, report, progress)
-
-    def _remove(
-        self, plan: Plan, claimed: set[int], unsettled: Sequence[FoundFile], report: IngestReport
-    ) -> None:
-        """Delete what is gone; what may be moving to a file that has not settled is decided next time."""
-        inodes = {file.facts.inode for file in unsettled}
-        sizes = {file.facts.size for file in unsettled}
-        gone = [
-            old.document_id
-            for old in plan.gone
-            if old.document_id not in claimed
-            and old.facts.inode not in inodes
-            and old.facts.size not in sizes
-        ]
-        if gone:
-            self.record.delete(gone)
-            report.removed += len(gone)
-
-    def _adopt_embedder(self, index: IndexSync) -> None:
-        """Re-embed everything for a changed embedder and switch to it."""
-        if not self._embedder_changed:
-            return
-        log.warning("reembedding", reason="the embedding model changed")
-        if reembed(self.record, self._embedder, self._embedder_id, stopping=self._stopping):
-            index.rebuild(self._embedder_id)
-            self._embedder_changed = False
-            self._drop_unused()
-
-    def _drop_unused(self) -> None:
-        # Vectors of the old embedder carry the old index until the switch.
-        if not self._embedder_changed and not self._stopping.is_set():
-            self.record.drop_unused(self._embedder_id)
+        self._passes.start_watching()
 
     # --- upkeep -------------------------------------------------------------------------------------
 
@@ -361,11 +251,11 @@ class Library:
 
         For measurements and imports: the next pass removes it again unless the folder has such a file.
         """
-        with self._passing:
+        with self._passes.lock:
             index = self._ready_index()
             self.record.store_vectors(self._embedder_id, [draft.text_hash for draft in chunks], vectors)
             version = NewVersion(path, collection_of(path), FileFacts(0, 0, 0), b"", path, tuple(chunks))
-            document_id = self.record.publish(version)
+            (document_id,) = self.record.publish(version)
             index.apply()
             return document_id
 
@@ -374,33 +264,7 @@ class Library:
 
         Raises RecordError while somebody reads the record for long, LibraryClosed when the library closes.
         """
-        with self._passing:
-            began = time.monotonic()
-            index = self._ready_index()
-            index.apply()
-            self._drop_unused()
-            self.record.compact()
-            index.rebuild(stopping=self._stopping)
-            self.record.note_compacted()
-            ended = time.monotonic()
-            self._compact_from = ended + _COMPACTION_SHARE * (ended - began)
-
-    def _watched_pass(self) -> float | None:
-        """Run a pass; once the folder rests, take what was deleted off the disk."""
-        report, pause = self._pass(None)
-        if pause is not None or not self.record.holds_deleted():
-            return pause
-        rest = max(self._compact_from - time.monotonic(), 0.0)
-        if report.found_something or rest:
-            return max(rest, _RESTING * self._settle_seconds)
-        try:
-            self.compact()
-        except RecordError as error:
-            self._compact_from = time.monotonic() + _COMPACTION_RETRY_SECONDS
-            log.warning("compaction_failed", reason=str(error))
-        else:
-            log.info("compacted")
-        return None
+        self._passes.compact()
 
     def retry(self, path: str | None = None) -> list[str]:
         """Let the next pass read again what could not be read, all of it or one file; return the paths."""
@@ -413,15 +277,15 @@ class Library:
         record = self.record.check()
         if record is not None:
             return [f"record: {record}"]
-        with self._passing:
+        with self._passes.lock:
             index.apply()
             indexes = index.audit()
         return [] if indexes is None else [f"indexes: {indexes}"]
 
     def reindex(self) -> None:
         """Build both indexes anew from the record; nothing is embedded again."""
-        with self._passing:
-            self._ready_index().rebuild(stopping=self._stopping)
+        with self._passes.lock:
+            self._ready_index().rebuild(stopping=self._passes.stopping)
 
     def backup(self, out: Path) -> None:
         """Write the record, as it is at one moment, to `out`; passes go on meanwhile."""
@@ -436,16 +300,11 @@ class Library:
         """Stop the pass under way after its current step, close everything, release the lock."""
         if self._closed:
             return
-        self._stopping.set()
-        self._partitioner.interrupt()
-        with self._passing:
-            watcher = self._watcher  # none comes after this: start_watching() looks at _stopping
-        if watcher is not None:
-            watcher.stop()
-        with self._passing:
+        self._passes.stop()
+        with self._passes.lock:
             self._closed = True
             self._opening.join()
-            self._partitioner.close()
+            self._passes.close()
             self._index.close()
             self.record.close()
             os.close(self._lock)

@@ -1,36 +1,36 @@
-"""Files to visible versions: partition and chunk in a thread ahead, embed and publish behind it."""
+"""Files to visible versions: readers ahead, the embedder in the middle, the record and its indexes behind.
+
+    readers (processes) --outcomes--> embed, batch after batch --settled--> publish, index
+
+The three overlap: while there is a backlog, the embedder has its next batch before it ends the last one.
+"""
 
 from __future__ import annotations
 
-import queue
+import dataclasses
 import threading
-from dataclasses import dataclass, field
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Literal
+import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import structlog
 
-from ingest.chunker import MIN_TOKENS, chunk
-from ingest.errors import (
-    EmbedderMismatch,
-    FileChanging,
-    LimitExceeded,
-    PartitionError,
-    UndecodableText,
-    UnreadableFile,
-    UnsupportedFormat,
-)
-from ingest.partition.formats import no_reader, supported
-from ingest.reconciler import FoundFile, collection_of, opened
-from ingest.values import ChunkDraft, Element, FileFacts, NewVersion
+from ingest.chunker import MIN_TOKENS
+from ingest.errors import EmbedderMismatch
+from ingest.outcomes import Failed, Moved, Outcome, Ready, Unchanged, Waiting
+from ingest.read_ahead import ReadAhead
+from ingest.reconciler import collection_of
+from ingest.report import IngestProgress, IngestReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from ingest.embedder import Embedder
     from ingest.partition.partitioner import Partitioner
-    from ingest.reconciler import Plan
+    from ingest.reconciler import FoundFile, Plan
     from ingest.record import Record
     from ingest.values import KnownFile
 
@@ -40,100 +40,15 @@ TARGET_TOKENS = 320
 EMBED_TEXTS = 64
 # Special tokens, and what a tokenizer counts differently at a join.
 _RESERVED_TOKENS = 8
-_PARSED_AHEAD = 8
-_FINAL = (UnsupportedFormat, LimitExceeded, UndecodableText)
+# A batch that is not full waits so long for more: readers are faster, unless a large file keeps them.
+_PATIENCE_SECONDS = 0.1
+# One batch is embedded while the next one is cut into tokens and the last one stored.
+_BATCHES_AHEAD = 2
+_GROUP_DOCUMENTS, _GROUP_CHUNKS = 64, 512
+_MAX_SETTLED = 256
 
 
-@dataclass(frozen=True, slots=True)
-class IngestProgress:
-    """How far a pass is; the totals are those of the whole pass, known before it starts."""
-
-    n_done: int
-    n_total: int
-    bytes_done: int
-    bytes_total: int
-    n_chunks_embedded: int
-    path: str
-
-
-@dataclass(slots=True)
-class IngestReport:
-    """What a pass did. waiting: files that have not settled yet; failed: path and reason."""
-
-    added: int = 0
-    changed: int = 0
-    moved: int = 0
-    removed: int = 0
-    unchanged: int = 0
-    waiting: int = 0
-    skipped: int = 0
-    n_chunks_embedded: int = 0
-    n_chunks_reused: int = 0
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def found_something(self) -> bool:
-        """Tell whether the folder was not as the record had it."""
-        return bool(self.added or self.changed or self.moved or self.removed or self.waiting)
-
-    def merge(self, again: IngestReport) -> None:
-        """Add a second pass of the same call."""
-        self.added += again.added
-        self.changed += again.changed
-        self.moved += again.moved
-        self.removed += again.removed
-        self.n_chunks_embedded += again.n_chunks_embedded
-        self.n_chunks_reused += again.n_chunks_reused
-        self.failed += [failure for failure in again.failed if failure not in self.failed]
-        self.waiting = again.waiting
-
-
-@dataclass(frozen=True, slots=True)
-class _Unchanged:
-    file: FoundFile
-    document_id: int
-    facts: FileFacts
-
-
-@dataclass(frozen=True, slots=True)
-class _Moved:
-    file: FoundFile
-    document_id: int
-    facts: FileFacts
-
-
-@dataclass(frozen=True, slots=True)
-class _Failed:
-    file: FoundFile
-    sha256: bytes
-    reason: str
-    verdict: Literal["passing", "counted", "final"]
-    seen_before: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    file: FoundFile
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    file: FoundFile
-    version: NewVersion
-    is_new: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Broken:
-    """The preparing thread itself failed: a fault of ours, raised where the pass runs."""
-
-    error: BaseException
-
-
-_Outcome = _Unchanged | _Moved | _Failed | _Waiting | _Ready | _Broken
-
-
-def chunk_budget(embedder: Embedder) -> int:
+def token_limit(embedder: Embedder) -> int:
     """Return how many tokens a chunk's embedding text may have, special tokens and prefix aside.
 
     Raises EmbedderMismatch when that leaves too few.
@@ -145,211 +60,222 @@ def chunk_budget(embedder: Embedder) -> int:
             f"the embedder reads {embedder.max_tokens} tokens and leaves {room} for a chunk;"
             f" at least {MIN_TOKENS} are needed"
         )
-    return min(TARGET_TOKENS, room)
+    return room
+
+
+@dataclass(slots=True)
+class _UnderWay:
+    """A document on its way through the embedder. missing: hashes of texts that have no vector yet."""
+
+    outcome: Outcome
+    missing: set[bytes]
+    n_chunks: int
+    seconds: float = 0.0
 
 
 class Pipeline:
-    """Bring the files of a plan into the record; one run at a time."""
+    """Bring the files of a plan into the record; one run."""
 
     def __init__(
         self,
         record: Record,
-        root: Path,
         *,
         embedder: Embedder,
         embedder_id: int,
-        partitioner: Partitioner,
         stopping: threading.Event,
         published: Callable[[], object],
+        report: IngestReport,
+        on_progress: Callable[[IngestProgress], None] | None,
     ) -> None:
         """Prepare a run. published: called after every group of documents that became visible."""
         self._record = record
-        self._root = root
         self._embedder = embedder
         self._embedder_id = embedder_id
-        self._partitioner = partitioner
         self._stopping = stopping
         self._published = published
+        self._report = report
+        self._on_progress = on_progress
+        self._claimed: set[int] = set()
+        self._under_way: deque[_UnderWay] = deque()
+        self._texts: dict[bytes, str] = {}  # to embed, in order
+        self._embedding: deque[tuple[Future[float], list[bytes]]] = deque()
+        self._settled: deque[Outcome] = deque()
+        self._publishing: Future[None] | None = None
+        self._progress_lock = threading.Lock()
+        self._began = time.monotonic()
+        self._n_done = self._bytes_done = self._n_total = self._bytes_total = 0
 
     def run(
         self,
         files: Sequence[FoundFile],
         plan: Plan,
         known: dict[str, KnownFile],
-        report: IngestReport,
-        on_progress: Callable[[IngestProgress], None] | None,
+        *,
+        root: Path,
+        readers: Sequence[Partitioner],
     ) -> set[int]:
         """Ingest `files`; return the ids of documents of `plan.gone` that were found again elsewhere."""
-        claimed: set[int] = set()
-        bytes_total = sum(file.facts.size for file in files)
-        n_done = bytes_done = 0
+        self._n_total, self._bytes_total = len(files), sum(file.facts.size for file in files)
+        limit = token_limit(self._embedder)
+        ahead = ReadAhead(
+            files, plan, known, root=root, readers=readers[: len(files)], budget=min(TARGET_TOKENS, limit),
+            limit=limit,
+        )  # fmt: skip
+        with (
+            ThreadPoolExecutor(_BATCHES_AHEAD, "quarry-embedding") as embedding,
+            ThreadPoolExecutor(1, "quarry-publishing") as publishing,
+            ahead,
+        ):
+            while (taken := ahead.take(patience=_PATIENCE_SECONDS)) is not None:
+                for outcome in taken:
+                    self._enter(outcome)
+                self._embed(embedding, publishing, all_of_it=not taken)
+                if self._stopping.is_set():
+                    break
+            self._embed(embedding, publishing, all_of_it=True)
+            self._publish(publishing, last=True)
+        return self._claimed
 
-        def progress(path: str, file: FoundFile | None = None) -> None:
-            nonlocal n_done, bytes_done
-            if file is not None:
-                n_done += 1
-                bytes_done += file.facts.size
-            if on_progress is not None:
-                on_progress(
-                    IngestProgress(
-                        n_done, len(files), bytes_done, bytes_total, report.n_chunks_embedded, path
-                    )
-                )
+    # --- the middle: embed --------------------------------------------------------------------------
 
-        for group in self._groups(files, plan, known):
-            ready = [outcome for outcome in group if isinstance(outcome, _Ready)]
-            self._embed([draft for r in ready for draft in r.version.chunks], report, progress)
-            if self._stopping.is_set():
-                break  # some vectors may be missing: publish nothing, the stored ones serve the next pass
-            for outcome in group:
-                self._settle(outcome, report, claimed)
-                if not isinstance(outcome, _Broken):
-                    progress(outcome.file.path, outcome.file)
-            self._published()
-        return claimed
+    def _enter(self, outcome: Outcome) -> None:
+        """Take an outcome in; its texts without a vector are put in line."""
+        missing: set[bytes] = set()
+        n_chunks = 0
+        if isinstance(outcome, Ready):
+            texts = {draft.text_hash: draft for draft in outcome.version.chunks}
+            n_chunks = len(texts)
+            # What another document has put in line is embedded once.
+            missing = self._record.missing_vectors(self._embedder_id, list(texts))
+            waiting = set(self._texts).union(*(hashes for _, hashes in self._embedding))
+            fresh = [text_hash for text_hash in texts if text_hash in missing and text_hash not in waiting]
+            self._texts |= {text_hash: texts[text_hash].embedding_text for text_hash in fresh}
+            self._report.n_chunks_reused += len(outcome.version.chunks) - len(fresh)
+        self._under_way.append(_UnderWay(outcome, missing, n_chunks))
 
-    # --- behind: embed and publish ------------------------------------------------------------------
+    def _embed(
+        self, embedding: ThreadPoolExecutor, publishing: ThreadPoolExecutor, *, all_of_it: bool
+    ) -> None:
+        """Embed full batches, or everything in line; what is whole is published meanwhile."""
+        while not self._stopping.is_set() and (
+            len(self._texts) >= EMBED_TEXTS or (all_of_it and (self._texts or self._embedding))
+        ):
+            hashes = [h for h, _ in zip(self._texts, range(EMBED_TEXTS), strict=False)]
+            if hashes:
+                texts = [self._texts.pop(h) for h in hashes]
+                self._embedding.append((embedding.submit(self._embed_batch, hashes, texts), hashes))
+            if len(self._embedding) >= _BATCHES_AHEAD or not hashes:
+                self._finish_batch()
+            self._settle(publishing)
+        self._settle(publishing)
 
-    def _settle(self, outcome: _Outcome, report: IngestReport, claimed: set[int]) -> None:
-        """Write one outcome into the record."""
+    def _embed_batch(self, hashes: list[bytes], texts: list[str]) -> float:
+        """Embed and store one batch, which then survives a kill; return the seconds it took."""
+        began = time.monotonic()
+        vectors = self._embedder.embed(texts, kind="document")
+        self._record.store_vectors(self._embedder_id, hashes, vectors)
+        return time.monotonic() - began
+
+    def _finish_batch(self) -> None:
+        """Wait for the oldest batch and strike its texts off."""
+        future, hashes = self._embedding.popleft()
+        seconds = future.result() / len(hashes)
+        done = set(hashes)
+        for document in self._under_way:
+            n = len(document.missing)
+            document.missing -= done
+            document.seconds += (n - len(document.missing)) * seconds
+        self._report.n_chunks_embedded += len(hashes)
+        self._tell("")
+
+    # --- behind: publish ----------------------------------------------------------------------------
+
+    def _settle(self, publishing: ThreadPoolExecutor) -> None:
+        """Hand over the documents whose chunks all have vectors."""
+        while self._under_way and not self._under_way[0].missing:
+            document = self._under_way.popleft()
+            outcome = document.outcome
+            if isinstance(outcome, Ready):
+                seconds = outcome.version.seconds + document.seconds
+                version = dataclasses.replace(outcome.version, seconds=seconds)
+                outcome = dataclasses.replace(outcome, version=version)
+            self._settled.append(outcome)
+        self._publish(publishing)
+
+    def _publish(self, publishing: ThreadPoolExecutor, *, last: bool = False) -> None:
+        """Publish what is settled, group by group; wait only where too much has piled up, or at the end."""
+        while True:
+            if self._publishing is not None:
+                if not (last or self._publishing.done() or len(self._settled) > _MAX_SETTLED):
+                    return
+                self._publishing.result()
+                self._publishing = None
+            if not self._settled:
+                return
+            group: list[Outcome] = []
+            n_chunks = 0
+            while self._settled and len(group) < _GROUP_DOCUMENTS and n_chunks < _GROUP_CHUNKS:
+                group.append(outcome := self._settled.popleft())
+                n_chunks += len(outcome.version.chunks) if isinstance(outcome, Ready) else 0
+            self._publishing = publishing.submit(self._publish_group, group)
+
+    def _publish_group(self, group: Sequence[Outcome]) -> None:
+        """Write a group of outcomes into the record, then into the indexes."""
+        if versions := [outcome.version for outcome in group if isinstance(outcome, Ready)]:
+            self._record.publish(*versions)
+        for outcome in group:
+            self._note(outcome)
+            self._tell(outcome.file.path, outcome.file)
+        self._published()
+
+    def _note(self, outcome: Outcome) -> None:
+        """Write an outcome into the record and the report; new versions stand in the record already."""
+        report = self._report
         match outcome:
-            case _Broken(error):
-                raise error
-            case _Unchanged(_, document_id, facts):
+            case Unchanged(_, document_id, facts):
                 self._record.touch(document_id, facts)
                 report.unchanged += 1
-            case _Moved(file, document_id, facts):
+            case Moved(file, document_id, facts):
                 self._record.move(document_id, file.path, collection_of(file.path), facts)
-                claimed.add(document_id)
+                self._claimed.add(document_id)
                 report.moved += 1
-            case _Waiting():
+            case Waiting():
                 report.waiting += 1
-            case _Failed(file, sha256, reason, verdict, seen_before):
-                collection = collection_of(file.path)
-                self._record.fail(file.path, collection, file.facts, sha256, reason, verdict=verdict)
+            case Failed() if self._stopping.is_set():
+                pass  # the readers were ended: that says nothing about the file
+            case Failed(file, sha256, reason, verdict, seen_before, seconds):
+                self._record.fail(
+                    file.path, collection_of(file.path), file.facts, sha256, reason,
+                    verdict=verdict, seconds=seconds,
+                )  # fmt: skip
                 report.failed.append((file.path, reason))
                 # What is tried again in every pass is said once.
                 (log.debug if seen_before else log.warning)("document_failed", path=file.path, reason=reason)
-            case _Ready(_, version, is_new):
-                self._record.publish(version)
-                if is_new:
-                    report.added += 1
-                else:
-                    report.changed += 1
+            case Ready(_, _, is_new):
+                report.added += is_new
+                report.changed += not is_new
 
-    def _embed(
-        self, drafts: Sequence[ChunkDraft], report: IngestReport, progress: Callable[[str], None]
-    ) -> None:
-        """Embed the texts that have no vector yet; every stored batch survives a kill."""
-        texts = {draft.text_hash: draft.embedding_text for draft in drafts}
-        missing = self._record.missing_vectors(self._embedder_id, list(texts))
-        todo = [text_hash for text_hash in texts if text_hash in missing]
-        report.n_chunks_reused += len(drafts) - len(todo)
-        for start in range(0, len(todo), EMBED_TEXTS):
-            if self._stopping.is_set():
+    def _tell(self, path: str, file: FoundFile | None = None) -> None:
+        """Say how far the pass is; of documents under way, the embedded share counts."""
+        with self._progress_lock:
+            if file is not None:
+                self._n_done += 1
+                self._bytes_done += file.facts.size
+            if self._on_progress is None:
                 return
-            hashes = todo[start : start + EMBED_TEXTS]
-            vectors = self._embedder.embed([texts[h] for h in hashes], kind="document")
-            self._record.store_vectors(self._embedder_id, hashes, vectors)
-            report.n_chunks_embedded += len(hashes)
-            progress("")
-
-    # --- ahead: read, partition, chunk --------------------------------------------------------------
-
-    def _groups(
-        self, files: Sequence[FoundFile], plan: Plan, known: dict[str, KnownFile]
-    ) -> Iterator[list[_Outcome]]:
-        """Yield outcomes in groups that fill an embedding batch, while the next ones are prepared."""
-        outcomes: queue.Queue[_Outcome | None] = queue.Queue(maxsize=_PARSED_AHEAD)
-        ended = threading.Event()
-
-        def put(outcome: _Outcome | None) -> bool:
-            while not ended.is_set():
-                try:
-                    outcomes.put(outcome, timeout=0.2)
-                except queue.Full:
-                    continue
-                return True
-            return False
-
-        def prepare() -> None:
-            gone: dict[bytes, list[KnownFile]] = {}
-            for lost in plan.gone:
-                gone.setdefault(lost.sha256, []).append(lost)
-            try:
-                for file in files:
-                    if self._stopping.is_set() or not put(self._prepare(file, known.get(file.path), gone)):
-                        break
-            except BaseException as error:  # noqa: BLE001 - raised again in the pass's own thread
-                put(_Broken(error))
-            put(None)
-
-        thread = threading.Thread(target=prepare, name="quarry-partition", daemon=True)
-        thread.start()
-        try:
-            group: list[_Outcome] = []
-            n_chunks = 0
-            while (outcome := outcomes.get()) is not None:
-                group.append(outcome)
-                n_chunks += len(outcome.version.chunks) if isinstance(outcome, _Ready) else 0
-                if n_chunks >= EMBED_TEXTS or outcomes.empty():
-                    yield group
-                    group, n_chunks = [], 0
-            if group:
-                yield group
-        finally:
-            ended.set()
-            thread.join()
-
-    def _prepare(
-        self, file: FoundFile, old: KnownFile | None, gone: dict[bytes, list[KnownFile]]
-    ) -> _Outcome:
-        suffix = PurePosixPath(file.path).suffix
-        sha256 = b""
-
-        def failed(reason: str, verdict: Literal["passing", "counted", "final"]) -> _Failed:
-            seen_before = old is not None and old.state != "indexed" and old.sha256 == sha256
-            return _Failed(file, sha256, reason, verdict, seen_before)
-
-        if not supported(suffix):
-            return failed(no_reader(suffix), "final")
-        try:
-            with opened(self._root, file.path) as (descriptor, facts, sha256):
-                if old is not None and old.sha256 == sha256 and old.state == "indexed":
-                    return _Unchanged(file, old.document_id, facts)
-                if old is None and (candidates := gone.get(sha256)):
-                    moved = candidates.pop()
-                    if moved.state == "indexed":
-                        return _Moved(file, moved.document_id, facts)
-                elements = self._partitioner.partition(descriptor, suffix=suffix)
-        except FileChanging:
-            return _Waiting(file)
-        except UnreadableFile as error:
-            return failed(str(error), "passing")
-        except PartitionError as error:
-            return failed(str(error), "final" if isinstance(error, _FINAL) else "counted")
-        drafts = chunk(
-            elements, count_tokens=self._embedder.count_tokens, budget=chunk_budget(self._embedder)
-        )
-        version = NewVersion(
-            path=file.path,
-            collection=collection_of(file.path),
-            facts=facts,
-            sha256=sha256,
-            title=title_of(elements, file.path),
-            chunks=tuple(drafts),
-        )
-        return _Ready(file, version, is_new=old is None)
-
-
-def title_of(elements: Sequence[Element], path: str) -> str:
-    """Return the first outermost heading near the beginning, else the file's name without its suffix.
-
-    An archive is called by its own name, not by that of its first member.
-    """
-    if path.lower().endswith(".zip"):
-        return PurePosixPath(path).stem
-    for element in elements[:20]:
-        if element.level == 0 and len(element.text) <= 200:
-            return " ".join(element.text.split())
-    return PurePosixPath(path).stem
+            partial = sum(
+                document.outcome.file.facts.size * (1 - len(document.missing) / document.n_chunks)
+                for document in tuple(self._under_way)
+                if document.n_chunks
+            )
+            self._on_progress(
+                IngestProgress(
+                    self._n_done,
+                    self._n_total,
+                    min(self._bytes_total, self._bytes_done + int(partial)),
+                    self._bytes_total,
+                    self._report.n_chunks_embedded,
+                    path,
+                    time.monotonic() - self._began,
+                )
+            )

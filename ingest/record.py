@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -14,11 +13,13 @@ from ingest.errors import EmbedderMismatch, RecordError
 from ingest.index_feed import OWNERS, IndexFeed
 from ingest.record_rows import (
     DELETED,
+    delete_document,
     ensure_collection,
+    move_document,
     note_deletion,
-    queue_document,
     replace_chunks,
     upsert_document,
+    write_version,
 )
 from ingest.schema import migrate
 from ingest.values import (
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 MAX_ATTEMPTS = 3
 _CHUNK_COLUMNS = """
-    SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens
+    SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens,
+    c.start_offset, c.end_offset, c.n_overlap, c.indexed
 """
 _LISTED_CHUNKS = f" FROM json_each(?) j CROSS JOIN chunks c ON c.id = j.value {OWNERS}"
 _VISIBLE_CHUNKS = (
@@ -121,12 +123,16 @@ class Record:
         """Return a document's chunks as they were cut."""
         with self._connections.reading() as reader:
             rows = reader.execute(
-                "SELECT c.text, c.heading_path, c.page, c.n_tokens, c.start_offset, c.end_offset"
+                "SELECT c.text, c.heading_path, c.page, c.n_tokens, c.start_offset, c.end_offset,"
+                " c.n_overlap, c.indexed OR c.words_hash IS NOT NULL"
                 " FROM chunks c JOIN versions v ON v.id = c.version_id"
                 " WHERE v.document_id = ? ORDER BY c.ordinal",
                 (document_id,),
             ).fetchall()
-        return [ChunkDraft(row[0], tuple(json.loads(row[1])), *row[2:]) for row in rows]
+        return [
+            ChunkDraft(text, tuple(json.loads(path)), page, n_tokens, start, end, n_overlap, bool(searchable))
+            for text, path, page, n_tokens, start, end, n_overlap, searchable in rows
+        ]
 
     def visible(self, ids: Iterable[int], collections: frozenset[str] | None = None) -> set[int]:
         """Return those of `ids` that are visible, and in one of `collections` where given."""
@@ -161,7 +167,8 @@ class Record:
         with self._connections.reading() as reader:
             rows = reader.execute(
                 """SELECT d.id, d.path, k.name, coalesce(v.title, ''), d.state, coalesce(v.number, 0),
-                count(c.id), coalesce(sum(c.n_tokens), 0), d.reason, d.attempts, d.size, d.mtime_ns
+                count(c.id), coalesce(sum(c.n_tokens), 0), d.reason, d.attempts, d.size, d.mtime_ns,
+                d.seconds, v.created_at, coalesce(v.offsets_in_file, 0)
                 FROM documents d JOIN collections k ON k.id = d.collection_id
                 LEFT JOIN versions v ON v.document_id = d.id LEFT JOIN chunks c ON c.version_id = v.id
                 GROUP BY d.id ORDER BY d.path"""
@@ -178,38 +185,21 @@ class Record:
             row[1]: KnownFile(row[0], row[1], FileFacts(*row[2:5]), row[5], row[6], row[7]) for row in rows
         }
 
-    def publish(self, new: NewVersion) -> int:
-        """Make a new version visible and the old one invisible in one transaction; return the document's id.
+    def publish(self, *versions: NewVersion) -> list[int]:
+        """Make new versions visible and the old ones invisible in one transaction; return the documents' ids.
 
         A chunk whose text and headings did not change keeps its id, so the indexes need not touch it.
         """
+        ids: list[int] = []
         with self._connections.writing() as writer:
-            document_id, moved_from = upsert_document(
-                writer, new.path, new.collection, new.facts, new.sha256, "indexed", None, 0
-            )
-            if moved_from is not None:
-                queue_document(writer, document_id, moved_from, "remove")
-            collection_id = ensure_collection(writer, new.collection)
-            old = writer.execute(
-                "SELECT id, number FROM versions WHERE document_id = ?", (document_id,)
-            ).fetchone()
-            created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-            if old is None:
-                version_id = writer.execute(
-                    "INSERT INTO versions (document_id, number, sha256, title, created_at)"
-                    " VALUES (?, 1, ?, ?, ?)",
-                    (document_id, new.sha256, new.title, created_at),
-                ).lastrowid
-            else:
-                version_id = old[0]
-                writer.execute(
-                    "UPDATE versions SET number = ?, sha256 = ?, title = ?, created_at = ? WHERE id = ?",
-                    (old[1] + 1, new.sha256, new.title, created_at, version_id),
+            for new in versions:
+                document_id, collection_id = upsert_document(
+                    writer, new.path, new.facts, new.sha256, "indexed", None, 0, new.seconds, new.collection
                 )
-            if version_id is None:
-                raise AssertionError("SQLite returned no row id for an inserted version")
-            replace_chunks(writer, version_id, collection_id, new.chunks, reindex=moved_from is not None)
-        return document_id
+                version_id = write_version(writer, document_id, new)
+                replace_chunks(writer, document_id, version_id, collection_id, new.chunks)
+                ids.append(document_id)
+        return ids
 
     def recut(self, document_id: int, drafts: Sequence[ChunkDraft]) -> None:
         """Replace the chunks of a document whose text did not change: another tokenizer, another budget."""
@@ -219,23 +209,12 @@ class Record:
                 " WHERE d.id = ?",
                 (document_id,),
             ).fetchone()
-            replace_chunks(writer, version_id, collection_id, drafts, reindex=False)
+            replace_chunks(writer, document_id, version_id, collection_id, drafts)
 
     def move(self, document_id: int, path: str, collection: str, facts: FileFacts) -> None:
         """Give a document its new path; text, chunks and vectors stay."""
         with self._connections.writing() as writer:
-            (old,) = writer.execute(
-                "SELECT collection_id FROM documents WHERE id = ?", (document_id,)
-            ).fetchone()
-            new = ensure_collection(writer, collection)
-            if old != new:
-                queue_document(writer, document_id, old, "remove")
-                queue_document(writer, document_id, new, "add")
-            writer.execute(
-                "UPDATE documents SET path = ?, collection_id = ?, size = ?, mtime_ns = ?, inode = ?"
-                " WHERE id = ?",
-                (path, new, facts.size, facts.mtime_ns, facts.inode, document_id),
-            )
+            move_document(writer, document_id, path, ensure_collection(writer, collection), facts)
 
     def touch(self, document_id: int, facts: FileFacts) -> None:
         """Note new file facts of unchanged content."""
@@ -254,6 +233,7 @@ class Record:
         reason: str,
         *,
         verdict: Literal["passing", "counted", "final"],
+        seconds: float = 0.0,
     ) -> DocumentState:
         """Note that a file could not be read; the last good version, if any, stays visible.
 
@@ -265,7 +245,7 @@ class Record:
             attempts = row[1] + 1 if row is not None and row[0] == sha256 else 1
             counted_out = verdict == "counted" and attempts >= MAX_ATTEMPTS
             state: DocumentState = "quarantined" if verdict == "final" or counted_out else "failed"
-            upsert_document(writer, path, collection, facts, sha256, state, reason, attempts)
+            upsert_document(writer, path, facts, sha256, state, reason, attempts, seconds, collection)
         return state
 
     def retry(self, path: str) -> bool:
@@ -283,11 +263,7 @@ class Record:
         """Remove documents with all that was made of them, vectors included."""
         with self._connections.writing() as writer:
             for document_id in document_ids:
-                (collection_id,) = writer.execute(
-                    "SELECT collection_id FROM documents WHERE id = ?", (document_id,)
-                ).fetchone()
-                queue_document(writer, document_id, collection_id, "remove")
-                writer.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+                delete_document(writer, document_id)
             note_deletion(writer)
 
     # --- vectors ------------------------------------------------------------------------------------
@@ -383,7 +359,7 @@ class Record:
         return None if row[0] == "ok" else str(row[0])
 
 
-def _chunk(row: tuple[int, int, str, str, str, int, str, int | None, str, int]) -> Chunk:
+def _chunk(row: tuple[Any, ...]) -> Chunk:
     return Chunk(
         id=row[0],
         document_id=row[1],
@@ -395,4 +371,8 @@ def _chunk(row: tuple[int, int, str, str, str, int, str, int | None, str, int]) 
         page=row[7],
         text=row[8],
         n_tokens=row[9],
+        start=row[10],
+        end=row[11],
+        n_overlap=row[12],
+        indexed=bool(row[13]),
     )

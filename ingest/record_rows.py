@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from collections import defaultdict
 from typing import TYPE_CHECKING
+
+from ingest.copies import is_wanted, promote, put_in, queue, take_out
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
-    from ingest.values import ChunkDraft, DocumentState, FileFacts
+    from ingest.values import ChunkDraft, DocumentState, FileFacts, NewVersion
 
 # A note of the library's own; written in the transaction that deletes, so that a kill cannot lose it.
 DELETED = "deleted_since_compaction"
@@ -29,82 +32,140 @@ def ensure_collection(writer: sqlite3.Connection, name: str) -> int:
 def upsert_document(
     writer: sqlite3.Connection,
     path: str,
-    collection: str,
     facts: FileFacts,
     sha256: bytes,
     state: DocumentState,
     reason: str | None,
     attempts: int,
-) -> tuple[int, int | None]:
-    """Write the document's row; return its id, and its old collection when that differs."""
+    seconds: float,
+    collection: str,
+) -> tuple[int, int]:
+    """Write the document's row; return its id and its collection's. A path never changes its collection."""
     collection_id = ensure_collection(writer, collection)
-    old = writer.execute("SELECT id, collection_id FROM documents WHERE path = ?", (path,)).fetchone()
-    values = (collection_id, facts.size, facts.mtime_ns, facts.inode, sha256, state, reason, attempts, path)
-    if old is None:
-        writer.execute(
-            "INSERT INTO documents (collection_id, size, mtime_ns, inode, sha256, state, reason, attempts,"
-            " path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            values,
-        )
-    else:
-        writer.execute(
-            "UPDATE documents SET collection_id = ?, size = ?, mtime_ns = ?, inode = ?, sha256 = ?,"
-            " state = ?, reason = ?, attempts = ? WHERE path = ?",
-            values,
-        )
-    (document_id,) = writer.execute("SELECT id FROM documents WHERE path = ?", (path,)).fetchone()
-    return int(document_id), None if old is None or old[1] == collection_id else int(old[1])
-
-
-def queue_document(writer: sqlite3.Connection, document_id: int, collection_id: int, operation: str) -> None:
     writer.execute(
-        "INSERT INTO index_queue (chunk_id, collection_id, operation)"
-        " SELECT c.id, ?, ? FROM chunks c JOIN versions v ON v.id = c.version_id WHERE v.document_id = ?",
-        (collection_id, operation, document_id),
+        "INSERT INTO documents (path, collection_id, size, mtime_ns, inode, sha256, state, reason, attempts,"
+        " seconds) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET"
+        " size = excluded.size, mtime_ns = excluded.mtime_ns, inode = excluded.inode,"
+        " sha256 = excluded.sha256, state = excluded.state, reason = excluded.reason,"
+        " attempts = excluded.attempts, seconds = excluded.seconds",
+        (
+            path, collection_id, facts.size, facts.mtime_ns, facts.inode, sha256, state, reason, attempts,
+            seconds,
+        ),
+    )  # fmt: skip
+    row = writer.execute("SELECT id, collection_id FROM documents WHERE path = ?", (path,)).fetchone()
+    return int(row[0]), int(row[1])
+
+
+def write_version(writer: sqlite3.Connection, document_id: int, new: NewVersion) -> int:
+    """Write the row of a document's next version; return its id."""
+    created_at = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    writer.execute(
+        "INSERT INTO versions (document_id, number, sha256, title, created_at, offsets_in_file)"
+        " VALUES (?, 1, ?, ?, ?, ?) ON CONFLICT (document_id) DO UPDATE SET number = number + 1,"
+        " sha256 = excluded.sha256, title = excluded.title, created_at = excluded.created_at,"
+        " offsets_in_file = excluded.offsets_in_file",
+        (document_id, new.sha256, new.title, created_at, new.offsets_in_file),
     )
+    (version_id,) = writer.execute("SELECT id FROM versions WHERE document_id = ?", (document_id,)).fetchone()
+    return int(version_id)
+
+
+def delete_document(writer: sqlite3.Connection, document_id: int) -> None:
+    """Remove a document with its chunks, and let copies of them elsewhere take their place."""
+    (collection_id,) = writer.execute(
+        "SELECT collection_id FROM documents WHERE id = ?", (document_id,)
+    ).fetchone()
+    hashes = take_out(writer, document_id, collection_id)
+    writer.execute("DELETE FROM documents WHERE id = ?", (document_id,))
+    for words_hash in hashes:
+        promote(writer, collection_id, words_hash)
+
+
+def move_document(
+    writer: sqlite3.Connection, document_id: int, path: str, new: int, facts: FileFacts
+) -> None:
+    """Give a document its path and collection; text, chunks and vectors stay."""
+    (old,) = writer.execute("SELECT collection_id FROM documents WHERE id = ?", (document_id,)).fetchone()
+    hashes = take_out(writer, document_id, old) if old != new else []
+    writer.execute(
+        "UPDATE documents SET path = ?, collection_id = ?, size = ?, mtime_ns = ?, inode = ? WHERE id = ?",
+        (path, new, facts.size, facts.mtime_ns, facts.inode, document_id),
+    )
+    if old == new:
+        return
+    for words_hash in hashes:
+        promote(writer, old, words_hash)
+    chunks = writer.execute(
+        "SELECT c.id, c.words_hash FROM chunks c JOIN versions v ON v.id = c.version_id"
+        " WHERE v.document_id = ? AND (c.words_hash IS NOT NULL OR c.indexed) ORDER BY c.ordinal",
+        (document_id,),
+    ).fetchall()
+    for chunk_id, words_hash in chunks:
+        if is_wanted(writer, new, document_id, words_hash):
+            put_in(writer, new, chunk_id)
 
 
 def replace_chunks(
     writer: sqlite3.Connection,
+    document_id: int,
     version_id: int,
     collection_id: int,
     drafts: Sequence[ChunkDraft],
-    *,
-    reindex: bool,
 ) -> None:
     """Turn the version's chunks into `drafts`; equal ones keep their row, others are queued for indexing."""
-    kept: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for chunk_id, headings, text in writer.execute(
-        "SELECT id, heading_path, text FROM chunks WHERE version_id = ? ORDER BY ordinal DESC", (version_id,)
+    kept: dict[tuple[str, str], list[tuple[int, bytes | None, int]]] = defaultdict(list)
+    for chunk_id, headings, text, words_hash, indexed in writer.execute(
+        "SELECT id, heading_path, text, words_hash, indexed FROM chunks WHERE version_id = ?"
+        " ORDER BY ordinal DESC",
+        (version_id,),
     ):
-        kept[headings, text].append(chunk_id)
-    queue: list[tuple[int, int, str]] = []
+        kept[headings, text].append((chunk_id, words_hash, indexed))
+    fresh: list[tuple[int, str, ChunkDraft]] = []
     for ordinal, draft in enumerate(drafts):
         headings = json.dumps(draft.heading_path, ensure_ascii=False)
-        same = kept.get((headings, draft.text))
-        place = (ordinal, draft.n_tokens, draft.page, draft.start, draft.end)
-        if same:
-            chunk_id = same.pop()
+        if same := kept.get((headings, draft.text)):
+            place = (ordinal, draft.n_tokens, draft.page, draft.start, draft.end, draft.n_overlap)
             writer.execute(
-                "UPDATE chunks SET ordinal = ?, n_tokens = ?, page = ?, start_offset = ?, end_offset = ?"
-                " WHERE id = ?",
-                (*place, chunk_id),
+                "UPDATE chunks SET ordinal = ?, n_tokens = ?, page = ?, start_offset = ?, end_offset = ?,"
+                " n_overlap = ? WHERE id = ?",
+                (*place, same.pop()[0]),
             )
-            if not reindex:
-                continue
         else:
-            inserted = writer.execute(
-                "INSERT INTO chunks (ordinal, n_tokens, page, start_offset, end_offset, version_id, text,"
-                " text_hash, heading_path) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*place, version_id, draft.text, draft.text_hash, headings),
-            ).lastrowid
-            if inserted is None:
-                raise AssertionError("SQLite returned no row id for an inserted chunk")
-            chunk_id = inserted
-        queue.append((chunk_id, collection_id, "add"))
-    gone = [chunk_id for ids in kept.values() for chunk_id in ids]
+            fresh.append((ordinal, headings, draft))
+    gone = [row for rows in kept.values() for row in rows]
     if gone:
         note_deletion(writer)
-    writer.executemany("DELETE FROM chunks WHERE id = ?", [(chunk_id,) for chunk_id in gone])
-    queue += [(chunk_id, collection_id, "remove") for chunk_id in gone]
-    writer.executemany("INSERT INTO index_queue (chunk_id, collection_id, operation) VALUES (?, ?, ?)", queue)
+    writer.executemany("DELETE FROM chunks WHERE id = ?", [(row[0],) for row in gone])
+    for chunk_id, words_hash, indexed in gone:
+        if indexed:
+            queue(writer, chunk_id, collection_id, "remove")
+            promote(writer, collection_id, words_hash)
+    for ordinal, headings, draft in fresh:
+        _insert(writer, document_id, version_id, collection_id, ordinal, headings, draft)
+
+
+def _insert(
+    writer: sqlite3.Connection,
+    document_id: int,
+    version_id: int,
+    collection_id: int,
+    ordinal: int,
+    headings: str,
+    draft: ChunkDraft,
+) -> None:
+    # Without a hash and not indexed: kept and never searched, whatever else comes and goes.
+    words_hash = draft.words_hash if draft.searchable else None
+    wanted = draft.searchable and is_wanted(writer, collection_id, document_id, words_hash)
+    chunk_id = writer.execute(
+        "INSERT INTO chunks (ordinal, n_tokens, page, start_offset, end_offset, n_overlap, version_id, text,"
+        " text_hash, heading_path, words_hash, indexed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        (
+            ordinal, draft.n_tokens, draft.page, draft.start, draft.end, draft.n_overlap, version_id,
+            draft.text, draft.text_hash, headings, words_hash,
+        ),
+    ).lastrowid  # fmt: skip
+    if chunk_id is None:
+        raise AssertionError("SQLite returned no row id for an inserted chunk")
+    if wanted:
+        put_in(writer, collection_id, chunk_id)

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from ingest.chunker import chunk
-from ingest.pipeline import EMBED_TEXTS, chunk_budget
+from ingest.pipeline import EMBED_TEXTS, TARGET_TOKENS, token_limit
 from ingest.values import ChunkDraft, Element
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ def reembed(record: Record, embedder: Embedder, embedder_id: int, *, stopping: t
     Chunks too long for the new tokenizer are cut again from their own text. A kill loses nothing: the next
     call goes on where this one ended.
     """
-    budget = chunk_budget(embedder)
+    limit = token_limit(embedder)
     for document in record.documents():
         old = record.drafts(document.id)
-        new = [part for draft in old for part in _recut(draft, embedder, budget)]
+        new = [part for draft in old for part in _recut(draft, embedder, limit)]
         texts = {draft.text_hash: draft.embedding_text for draft in new}
         missing = record.missing_vectors(embedder_id, list(texts))
         todo = [text_hash for text_hash in texts if text_hash in missing]
@@ -40,15 +40,17 @@ def reembed(record: Record, embedder: Embedder, embedder_id: int, *, stopping: t
     return True
 
 
-def _recut(draft: ChunkDraft, embedder: Embedder, budget: int) -> list[ChunkDraft]:
+def _recut(draft: ChunkDraft, embedder: Embedder, limit: int) -> list[ChunkDraft]:
     n = embedder.count_tokens(draft.embedding_text)
-    if n <= budget:
+    if n <= limit:
         return [dataclasses.replace(draft, n_tokens=n)]
     headings = [Element("Title", text, level=level) for level, text in enumerate(draft.heading_path)]
-    parts = chunk(
-        [*headings, Element("NarrativeText", draft.text, page=draft.page)],
-        count_tokens=embedder.count_tokens,
-        budget=budget,
-    )
     # Offsets inside the part are not known any more: each keeps the place of the whole.
+    body = Element("NarrativeText", draft.text, page=draft.page, start=draft.start, end=draft.end)
+    parts = chunk(
+        [*headings, body],
+        count_tokens=embedder.token_counter,
+        budget=min(TARGET_TOKENS, limit),
+        limit=limit,
+    )
     return [dataclasses.replace(part, start=draft.start, end=draft.end) for part in parts]

@@ -68,6 +68,17 @@ MIGRATIONS: tuple[str, ...] = (
         operation TEXT NOT NULL CHECK (operation IN ('add', 'remove'))
     );
     """,
+    # n_overlap: characters that the chunk before has, too. words_hash: equal for what says the same words.
+    # indexed: 0 for what is not searched: copies of the same words, repeated page headers and footers.
+    # offsets_in_file: whether chunks' offsets are those of the file's text, or of the extracted text.
+    """
+    ALTER TABLE chunks ADD COLUMN n_overlap INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE chunks ADD COLUMN words_hash BLOB;
+    ALTER TABLE chunks ADD COLUMN indexed INTEGER NOT NULL DEFAULT 1;
+    CREATE INDEX chunks_words_hash ON chunks(words_hash, indexed);
+    ALTER TABLE versions ADD COLUMN offsets_in_file INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE documents ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+    """,
 )
 
 

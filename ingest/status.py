@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ingest.pipeline import IngestProgress
+    from ingest.report import IngestProgress
 
 
 @dataclass(frozen=True, slots=True)

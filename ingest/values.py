@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,20 +17,27 @@ class Element:
     kind: unstructured's category (Title, NarrativeText, ListItem, Table, CodeSnippet, ...).
     level: 0 for the outermost heading; None for what is not a heading.
     page: counted from 1 (page, slide); None where the format has none.
+    start, end: where it stands in the file's decoded text, newlines as \\n; None where that says nothing.
     """
 
     kind: str
     text: str
     level: int | None = None
     page: int | None = None
+    start: int | None = None
+    end: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ChunkDraft:
     """A chunk before it has an id.
 
-    start, end: character offsets in the document's extracted text (its elements joined by a blank line).
-    n_tokens: of `embedding_text`, special tokens not counted.
+    start, end: character offsets in the file's decoded text where its format is text, else in the extracted
+    text (its elements joined by a blank line).
+    n_tokens: of `embedding_text`, special tokens not counted; summed over its sentences, unless that comes
+    near what the embedder reads.
+    n_overlap: how many characters at the beginning of `text` the chunk before has, too.
+    searchable: False for what is kept and not searched, the headers and footers of pages.
     """
 
     text: str
@@ -38,6 +46,8 @@ class ChunkDraft:
     n_tokens: int
     start: int
     end: int
+    n_overlap: int = 0
+    searchable: bool = True
 
     @property
     def embedding_text(self) -> str:
@@ -49,6 +59,12 @@ class ChunkDraft:
         """The key of the chunk's vector."""
         return hashlib.sha256(self.embedding_text.encode()).digest()
 
+    @property
+    def words_hash(self) -> bytes | None:
+        """Equal for texts that say the same words, whatever their case, width and marks; None without any."""
+        words = "".join(c for c in unicodedata.normalize("NFKC", self.text).casefold() if c.isalnum())
+        return hashlib.sha256(words.encode("utf-8", "ignore")).digest()[:16] if words else None
+
 
 def embedding_text(heading_path: tuple[str, ...], text: str) -> str:
     """Prepend the heading path, so that a passage is found by the section it stands in."""
@@ -57,7 +73,10 @@ def embedding_text(heading_path: tuple[str, ...], text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A visible chunk, as stored."""
+    """A visible chunk, as stored; start, end, n_overlap: as in ChunkDraft.
+
+    indexed: False for what searches leave out: further copies of the same words, headers and footers.
+    """
 
     id: int
     document_id: int
@@ -69,6 +88,10 @@ class Chunk:
     page: int | None
     text: str
     n_tokens: int
+    start: int = 0
+    end: int = 0
+    n_overlap: int = 0
+    indexed: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +111,11 @@ class CollectionInfo:
 
 @dataclass(frozen=True, slots=True)
 class DocumentInfo:
-    """A document's state; version 0: nothing of it is visible yet."""
+    """A document's state; version 0: nothing of it is visible yet.
+
+    seconds: what the last attempt took, reading and embedding; indexed_at: when the visible version was
+    made, in UTC; offsets_in_file: whether its chunks' offsets are those of the file's decoded text.
+    """
 
     id: int
     path: str
@@ -102,6 +129,9 @@ class DocumentInfo:
     attempts: int
     size: int
     mtime_ns: int
+    seconds: float = 0.0
+    indexed_at: str | None = None
+    offsets_in_file: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,3 +165,5 @@ class NewVersion:
     sha256: bytes
     title: str
     chunks: tuple[ChunkDraft, ...]
+    offsets_in_file: bool = False
+    seconds: float = 0.0

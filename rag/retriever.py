@@ -215,7 +215,8 @@ def _passage(run: Sequence[tuple[Chunk, float, float]]) -> Passage:
     for (before, *_), (after, *_) in pairwise(run):
         # A heading that changes within the passage must not get lost: it says what the next part is about.
         heading = after.heading_path[-1:] if after.heading_path != before.heading_path else ()
-        parts.append("\n".join((*heading, after.text)))
+        # What a chunk repeats of the one before it stands there already.
+        parts.append("\n".join((*heading, after.text[after.n_overlap :])))
     return Passage(
         chunk_ids=tuple(chunk.id for chunk, *_ in run),
         document_id=first.document_id,

@@ -1,7 +1,7 @@
-"""The child process: take one descriptor after the other, answer with elements or a reason.
+"""The child process: take one descriptor after the other, answer with elements, chunks or a reason.
 
-Wire, over one Unix socket: a request is one datagram-sized JSON line with the descriptor attached;
-an answer is 4 bytes of length and JSON.
+Wire, over one Unix socket. First the parent sends how tokens are counted, pickled: it is trusted, the child
+is not. Then a request is one JSON line with the descriptor attached; an answer is 4 bytes of length and JSON.
 """
 
 from __future__ import annotations
@@ -9,41 +9,58 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import pickle
 import socket
 import sys
-from typing import Any
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
 
+from ingest.chunker import chunk
 from ingest.errors import LimitExceeded, PartitionError
-from ingest.partition import formats, sandbox, unstructured_api
+from ingest.partition import formats, sandbox
 from ingest.partition.limits import Limits
 
-REQUEST_BYTES = 4096
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ingest.units import CountTokens
+    from ingest.values import Element
+
+REQUEST_BYTES = 8192
 
 
 def main(descriptor: int, folder: str, limits: Limits) -> None:
     """Serve requests until the parent closes the socket."""
     channel = socket.socket(fileno=descriptor)
+    count_tokens: CountTokens | None = pickle.loads(_receive(channel))  # noqa: S301 - from our own parent
     protections = sandbox.enter(limits, folder)
     # Deep documents recurse in readers: an exception, not an overflow of the C stack.
     sys.setrecursionlimit(2000)
-    unstructured_api.prepare()
     _answer(channel, {"protections": protections})
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, REQUEST_BYTES, 1)
         if not message:
             return
         sandbox.allow_cpu(limits)
-        suffix = json.loads(message)["suffix"]
-        answer = _read(descriptors[0], suffix, limits)
+        request = json.loads(message)
+        answer = _read(descriptors[0], request, limits, count_tokens)
         _answer(channel, answer)
         if answer.get("exit"):
             return
 
 
-def _read(descriptor: int, suffix: str, limits: Limits) -> dict[str, Any]:
+def _read(
+    descriptor: int, request: dict[str, Any], limits: Limits, count_tokens: CountTokens | None
+) -> dict[str, Any]:
+    suffix = request["suffix"]
     with os.fdopen(descriptor, "rb") as file:
         try:
             elements = formats.read(file, suffix, limits)
+            if count_tokens is None or "budget" not in request:
+                return {"elements": [[e.kind, e.text, e.level, e.page, e.start, e.end] for e in elements]}
+            drafts = chunk(
+                elements, count_tokens=count_tokens, budget=request["budget"], limit=request["limit"]
+            )
         except PartitionError as error:
             return {"error": type(error).__name__, "reason": str(error)}
         except MemoryError:
@@ -57,7 +74,26 @@ def _read(descriptor: int, suffix: str, limits: Limits) -> dict[str, Any]:
                 "error": PartitionError.__name__,
                 "reason": f"damaged or not a {suffix} file ({_kind(error)})",
             }
-    return {"elements": [[e.kind, e.text, e.level, e.page] for e in elements]}
+    return {
+        "title": title_of(elements, request["path"]),
+        "offsets_in_file": bool(elements) and all(e.start is not None for e in elements),
+        "chunks": [
+            [d.text, d.heading_path, d.page, d.n_tokens, d.start, d.end, d.n_overlap, d.searchable]
+            for d in drafts
+        ],
+    }
+
+
+def title_of(elements: Sequence[Element], path: str) -> str:
+    """Return the first outermost heading near the beginning, else the file's name without its suffix.
+
+    An archive is called by its own name, not by that of its first member.
+    """
+    if not path.lower().endswith(".zip"):
+        for element in elements[:20]:
+            if element.level == 0 and len(element.text) <= 200:
+                return " ".join(element.text.split())
+    return PurePosixPath(path).stem
 
 
 def _kind(error: BaseException) -> str:
@@ -65,9 +101,19 @@ def _kind(error: BaseException) -> str:
 
 
 def _answer(channel: socket.socket, answer: dict[str, Any]) -> None:
-    data = json.dumps(answer).encode()
+    data = json.dumps(answer, ensure_ascii=False).encode()
     channel.sendall(len(data).to_bytes(4, "big"))
     channel.sendall(data)
+
+
+def _receive(channel: socket.socket) -> bytes:
+    """Receive 4 bytes of length and so many bytes."""
+    with channel.makefile("rb", buffering=0) as stream:
+        data = bytearray()
+        n = int.from_bytes(stream.read(4) or b"", "big")
+        while len(data) < n and (piece := stream.read(n - len(data))):
+            data += piece
+    return bytes(data)
 
 
 def start() -> None:

@@ -1,4 +1,4 @@
-"""The parent's side of partitioning: start the child, hand it descriptors, end it when it must."""
+"""The parent's side of reading: start the child, hand it descriptors, end it when it must."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -13,17 +14,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import ingest.errors
 from ingest.errors import LimitExceeded, PartitionCrashed, PartitionError, UnsupportedFormat
 from ingest.partition import formats
 from ingest.partition.limits import Limits
-from ingest.values import Element
+from ingest.values import ChunkDraft, Element
 
 if TYPE_CHECKING:
     from types import TracebackType
+
+    from ingest.units import CountTokens
 
 # A child lives for a batch: readers leak, and a fresh one costs a second of imports.
 DOCUMENTS_PER_CHILD = 200
@@ -31,11 +35,22 @@ _START_SECONDS = 60.0
 _ANSWER_BYTES = 1 << 30
 
 
-class Partitioner:
-    """Partition documents one after the other in a child process; not for several threads at once."""
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A document that was read and cut into chunks."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    title: str
+    chunks: tuple[ChunkDraft, ...]
+    offsets_in_file: bool
+
+
+class Partitioner:
+    """Read documents one after the other in a child process; not for several threads at once."""
+
+    def __init__(self, limits: Limits | None = None, *, count_tokens: CountTokens | None = None) -> None:
+        """Prepare to read; count_tokens, which the child gets pickled, is only needed for `cut`."""
         self.limits = limits or Limits()
+        self._count_tokens = count_tokens
         self.protections: dict[str, bool] = {}
         self._child: subprocess.Popen[bytes] | None = None
         self._channel: socket.socket | None = None
@@ -53,6 +68,22 @@ class Partitioner:
 
     def partition(self, descriptor: int, *, suffix: str) -> list[Element]:
         """Read the open file; raises PartitionError with a reason, whatever the file does to the child."""
+        answer = self._ask(descriptor, {"suffix": suffix})
+        return [Element(*fields) for fields in answer["elements"]]
+
+    def cut(self, descriptor: int, *, path: str, budget: int, limit: int) -> Cut:
+        """Read the open file and cut it into chunks; `budget` and `limit` as in `chunk`.
+
+        Raises PartitionError with a reason, whatever the file does to the child.
+        """
+        name = PurePosixPath(path).name  # a path may be longer than a request
+        request = {"suffix": PurePosixPath(path).suffix, "path": name, "budget": budget, "limit": limit}
+        answer = self._ask(descriptor, request)
+        chunks = tuple(ChunkDraft(row[0], tuple(row[1]), *row[2:]) for row in answer["chunks"])
+        return Cut(answer["title"], chunks, answer["offsets_in_file"])
+
+    def _ask(self, descriptor: int, request: dict[str, Any]) -> dict[str, Any]:
+        suffix = request["suffix"]
         if not formats.supported(suffix):
             raise UnsupportedFormat(formats.no_reader(suffix))
         size = os.fstat(descriptor).st_size
@@ -66,7 +97,7 @@ class Partitioner:
         self._n_documents += 1
         deadline = time.monotonic() + self.limits.wall_seconds
         try:
-            socket.send_fds(channel, [json.dumps({"suffix": suffix}).encode()], [descriptor])
+            socket.send_fds(channel, [json.dumps(request).encode()], [descriptor])
             answer = self._receive(channel, deadline)
         except (TimeoutError, EOFError, ConnectionError) as error:
             raise PartitionCrashed(self._autopsy(error)) from None
@@ -75,7 +106,7 @@ class Partitioner:
         if "error" in answer:
             kind = getattr(ingest.errors, answer["error"], PartitionError)
             raise kind(answer["reason"])
-        return [Element(*fields) for fields in answer["elements"]]
+        return answer
 
     def interrupt(self) -> None:
         """End the document under way and refuse further ones; from any thread."""
@@ -123,6 +154,8 @@ class Partitioner:
             )
         self._channel = ours
         try:
+            counter = pickle.dumps(self._count_tokens)
+            ours.sendall(len(counter).to_bytes(4, "big") + counter)
             self.protections = self._receive(ours, time.monotonic() + _START_SECONDS)["protections"]
         except (TimeoutError, EOFError, ConnectionError) as error:
             raise PartitionCrashed(f"the reader's process does not start: {self._autopsy(error)}") from None
@@ -179,6 +212,8 @@ def _environment(folder: str) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
+        # Several readers share the cores already.
+        "TOKENIZERS_PARALLELISM": "false",
         # Fewer arenas: address space is limited, and each arena reserves 64 MiB of it.
         "MALLOC_ARENA_MAX": "2",
     }

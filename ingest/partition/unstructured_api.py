@@ -1,4 +1,4 @@
-"""The only file that imports `unstructured`; call `prepare()` before anything else here."""
+"""The only file that imports `unstructured`, and only where it reads something."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LANGUAGES = ["eng"]
 _DROPPED = {"PageBreak", "Header", "Footer", "PageNumber", "UncategorizedText-empty"}
 
 
-def prepare() -> None:
+def _prepare() -> None:
     """Put our tokenizer in place of unstructured's, which would download a spaCy model."""
     module = types.ModuleType("unstructured.nlp.tokenize")
     module.sent_tokenize = _sentences  # type: ignore[attr-defined] # a module made here
@@ -130,3 +130,7 @@ def _rows(html: str) -> list[list[str]]:
     return [
         [" ".join(cell.text_content().split()) for cell in row.xpath("./td|./th")] for row in table.iter("tr")
     ]
+
+
+# Before any of its partitioners is imported.
+_prepare()

@@ -1,5 +1,6 @@
 """Text to ids and back: the vocabularies of llama.cpp's tests, safety, streaming, hostile files."""
 
+import pickle
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -54,6 +55,16 @@ def test_every_id_of_the_reference_texts(path: Path) -> None:
     assert len(texts) == len(lines) > 40
     for text, line in zip(texts, lines, strict=True):
         assert tokenizer.encode(text, add_special=False) == [int(i) for i in line.split()], repr(text)
+
+
+@pytest.mark.skipif(not VOCABULARIES, reason="the shared vocabularies are not here")
+@pytest.mark.parametrize("path", VOCABULARIES, ids=lambda path: path.stem)
+def test_counting_a_batch_is_counting_each(path: Path) -> None:
+    tokenizer = load_tokenizer(GgufFile(str(path)))
+    texts = path.with_suffix(".gguf.inp").read_bytes().decode().split("\n__ggml_vocab_test__\n")
+    texts += ["", "half a pair \ud800", "<|im_start|> </s> [tool]"]
+    expected = [len(tokenizer.encode(text, add_special=False)) for text in texts]
+    assert pickle.loads(pickle.dumps(tokenizer)).count(texts) == expected  # noqa: S301 - pickled here
 
 
 @pytest.mark.skipif(not VOCABULARIES, reason="the shared vocabularies are not here")

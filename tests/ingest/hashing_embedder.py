@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -21,6 +21,11 @@ _TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_]+|[^\w\s]")
 class HashingFingerprint:
     salt: str
     dimension: int
+
+
+def count_tokens(texts: Sequence[str]) -> list[int]:
+    """Count words and marks; stands in a module, so that it can be pickled."""
+    return [len(_TOKEN.findall(text)) for text in texts]
 
 
 class HashingEmbedder:
@@ -35,6 +40,10 @@ class HashingEmbedder:
 
     def count_tokens(self, text: str) -> int:
         return len(_TOKEN.findall(text))
+
+    @property
+    def token_counter(self) -> Callable[[Sequence[str]], list[int]]:
+        return count_tokens
 
     def embed(self, texts: Sequence[str], *, kind: Literal["document", "query"]) -> NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)

@@ -46,7 +46,7 @@ def test_articles_are_headings_of_their_text() -> None:
 
 
 def test_every_chunk_names_the_article_it_is_of() -> None:
-    count = HashingEmbedder().count_tokens
+    count = HashingEmbedder().token_counter
     long = Element("NarrativeText", "第七条 " + "员工应当按时提交报告。" * 30 + "最后一款另有规定。")
     drafts = chunk(with_articles([*LAW, long]), count_tokens=count, budget=80)
     (whole,) = [draft for draft in drafts if "三日通知" in draft.text]

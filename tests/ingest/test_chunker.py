@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,9 @@ from ingest.chunker import chunk
 from ingest.sentences import sentence_spans
 from ingest.values import ChunkDraft, Element
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 
 def count_tokens(text: str) -> int:
     """Count as WordPiece does: one per word, mark or Chinese character, more for long words."""
@@ -19,6 +24,10 @@ def count_tokens(text: str) -> int:
         1 if not word.isascii() or len(word) < 6 else len(word) // 6 + 1
         for word in re.findall(r"[\u3400-\u9fff]|\w+|[^\w\s]", text)
     )
+
+
+def count_many(texts: Sequence[str]) -> list[int]:
+    return [count_tokens(text) for text in texts]
 
 
 def squeezed(text: str) -> str:
@@ -46,23 +55,23 @@ _elements = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(elements=_elements, budget=st.integers(24, 120))
 def test_budget_is_never_exceeded(elements: list[Element], budget: int) -> None:
-    for draft in chunk(elements, count_tokens=count_tokens, budget=budget):
-        assert draft.n_tokens == count_tokens(draft.embedding_text)
-        assert draft.n_tokens <= budget
+    for draft in chunk(elements, count_tokens=count_many, budget=budget):
+        assert count_tokens(draft.embedding_text) <= budget
         assert draft.text.strip()
 
 
 @settings(max_examples=150, deadline=None)
 @given(elements=_elements, budget=st.integers(24, 120))
 def test_nothing_is_lost_and_order_is_kept(elements: list[Element], budget: int) -> None:
-    drafts = chunk(elements, count_tokens=count_tokens, budget=budget)
-    body = squeezed("".join(d.text for d in drafts))
+    drafts = chunk(elements, count_tokens=count_many, budget=budget)
+    body = squeezed("".join(d.text[d.n_overlap :] for d in drafts))
+    whole = squeezed("".join(d.text for d in drafts))
     everything = squeezed("".join(" ".join([*d.heading_path, d.text]) for d in drafts))
     place = 0
     for element in elements:
         if element.kind == "Table":
             for row in element.text.splitlines():
-                assert squeezed(row) in body
+                assert squeezed(row) in whole
         elif element.level is not None:
             assert squeezed(element.text) in everything
         elif element.text.strip():
@@ -104,7 +113,7 @@ def test_sentence_ends(text: str, sentences: list[str] | int) -> None:
 
 
 def cut(elements: list[Element], budget: int = 60) -> list[ChunkDraft]:
-    return chunk(elements, count_tokens=count_tokens, budget=budget)
+    return chunk(elements, count_tokens=count_many, budget=budget)
 
 
 def test_heading_path_is_kept() -> None:
@@ -186,7 +195,9 @@ def test_endless_sentence_is_cut(text: str) -> None:
 
 
 def test_one_unknown_token_of_great_length_is_cut() -> None:
-    drafts = chunk([Element("NarrativeText", "x" * 10_000)], count_tokens=lambda _: 1, budget=32)
+    drafts = chunk(
+        [Element("NarrativeText", "x" * 10_000)], count_tokens=lambda texts: [1] * len(texts), budget=32
+    )
     assert max(len(d.text) for d in drafts) <= 32 * 16
 
 
@@ -195,3 +206,63 @@ def test_pages_come_from_the_first_element() -> None:
     drafts = cut([Element("NarrativeText", text, page=3), Element("NarrativeText", text, page=4)])
     assert drafts[0].page == 3
     assert drafts[-1].page == 4
+
+
+SENTENCES = [f"Rule {n} says that every visitor signs the book at desk {n * 7}. " for n in range(400)]
+
+
+def test_last_sentences_open_the_next_chunk() -> None:
+    drafts = cut([Element("NarrativeText", "".join(SENTENCES))], budget=120)
+    assert len(drafts) > 10
+    for before, after in itertools.pairwise(drafts):
+        repeated = after.text[: after.n_overlap]
+        assert repeated.startswith("Rule ")
+        assert repeated.endswith(". ")
+        assert before.text.endswith(repeated.strip())
+        assert after.start < before.end
+
+
+def test_nothing_is_repeated_across_tables_and_code() -> None:
+    code = "x = 1\n" * 10
+    drafts = cut([Element("NarrativeText", SENTENCES[0] * 5), Element("CodeSnippet", code)], budget=60)
+    assert [d.n_overlap for d in drafts if "x = 1" in d.text] == [0] * sum("x = 1" in d.text for d in drafts)
+
+
+def test_list_that_is_cut_keeps_its_lead_in() -> None:
+    items = [Element("ListItem", f"a signed copy of form {n}") for n in range(30)]
+    drafts = cut([Element("NarrativeText", "To apply, hand in:"), *items], budget=60)
+    assert len(drafts) > 2
+    assert all(d.text.startswith("To apply, hand in:\n\n") for d in drafts)
+    assert all(d.text[d.n_overlap :].startswith("a signed") for d in drafts[1:])
+
+
+@pytest.mark.parametrize("changed", [3, 150, 399])
+@pytest.mark.parametrize("as_one", [True, False], ids=["one-paragraph", "paragraphs"])
+def test_a_change_touches_few_chunks(changed: int, as_one: bool) -> None:
+    after = list(SENTENCES)
+    after[changed] = "This rule was struck out. "
+    old, new = (
+        cut(
+            [Element("NarrativeText", "".join(texts))] if as_one else [Element("ListItem", t) for t in texts],
+            budget=120,
+        )
+        for texts in (SENTENCES, after)
+    )
+    assert 1 <= len({d.text for d in new} - {d.text for d in old}) <= 6
+
+
+def test_offsets_are_those_of_the_file_where_the_reader_tells_them() -> None:
+    text = "".join(SENTENCES)
+    element = Element("NarrativeText", text, start=1000, end=1000 + len(text))
+    for draft in cut([element], budget=120):
+        assert text[draft.start - 1000 : draft.end - 1000].strip() == draft.text
+
+
+def test_tokens_of_a_batch_are_exact_near_the_limit() -> None:
+    """A tokenizer may count more where sentences meet: what the embedder reads is never exceeded."""
+
+    def grows(texts: Sequence[str]) -> list[int]:
+        return [len(t.split()) + t.count(". ") * 2 * (t.count(". ") > 1) for t in texts]
+
+    drafts = chunk([Element("NarrativeText", "".join(SENTENCES))], count_tokens=grows, budget=100)
+    assert max(grows([d.embedding_text])[0] for d in drafts) <= 100
