@@ -11,7 +11,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -61,6 +61,11 @@ def estimate_tokens(text: str) -> int:
         else:
             n += 1 if ord(piece) < 0x10000 else 3
     return n
+
+
+def estimate_each(texts: Sequence[str]) -> list[int]:
+    """Estimate the tokens of many texts; stands in a module, so that it can be pickled."""
+    return [estimate_tokens(text) for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +267,11 @@ class RemoteEmbedder:
     def count_tokens(self, text: str) -> int:
         """Estimate from above, so that nothing is cut off unseen."""
         return estimate_tokens(text)
+
+    @property
+    def token_counter(self) -> Callable[[Sequence[str]], list[int]]:
+        """Estimate the tokens of many texts; may be pickled into another process."""
+        return estimate_each
 
     def embed(self, texts: Sequence[str], *, kind: Literal["document", "query"]) -> NDArray[np.float32]:
         """Return L2-normalised vectors [len(texts), dimension], order kept.

@@ -112,9 +112,9 @@ class Tokenizer:
         return ids, begins
 
     def count(self, texts: Sequence[str]) -> list[int]:
-        """Count the tokens of many texts, those around a text left out; `len(encode(text))` of each, faster."""
+        """Count the tokens of each text, those around it left out: `encode` of many at once."""
         plain = {
-            i: self._spaced(_without_surrogates(text))
+            i: self._as_first(_without_surrogates(text))
             for i, text in enumerate(texts)
             if text and (self._user_pattern is None or self._user_pattern.search(text) is None)
         }
@@ -198,12 +198,12 @@ class Tokenizer:
         if not text:
             return []
         if self._vocabulary.kind == "llama":
-            text = self._spaced(text) if after_special else text.replace(" ", SPACE)
+            text = self._as_first(text) if after_special else text.replace(" ", SPACE)
         if self._vocabulary.kind == "t5":
-            text = self._spaced(text)
+            text = self._as_first(text)
         return self._model.encode(text, add_special_tokens=False).ids
 
-    def _spaced(self, text: str) -> str:
+    def _as_first(self, text: str) -> str:
         """Spell a text that follows no other as its model reads it."""
         if self._vocabulary.kind == "t5":
             return text.replace(NEVER, "\ufffd")

@@ -180,7 +180,7 @@ class Library:
 
     def cosines(self, vector: NDArray[np.float32], ids: Sequence[int]) -> dict[int, float]:
         """Return the cosine of chunks with a query vector [dimension], of those that have a vector."""
-        if self._embedder_changed or not ids:
+        if self._passes.embedder_changed or not ids:
             return {}
         known = self.record.feed.indexed_chunks(self._embedder_id, ids)
         return {c.chunk_id: float(c.vector @ vector) for c in known if c.vector is not None}
