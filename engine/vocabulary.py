@@ -1,12 +1,15 @@
 """Read the tokenizer's keys from GGUF metadata, checked: the file is not trusted."""
 
 import enum
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from engine.errors import UnsupportedModel
+
+_log = logging.getLogger(__name__)
 
 MAX_TOKENS = 4_000_000
 STRIPS_LEFT_KEY = "quarry.tokenizer.strips_left"
@@ -92,9 +95,15 @@ def read_vocabulary(file: Metadata) -> Vocabulary:
         token_id = read_token_id(file, f"tokenizer.ggml.{key}_token_id", len(tokens))
         if token_id is not None:
             end_ids.add(token_id)
+    pre = read_str(file, "tokenizer.ggml.pre")
+    if kind == "gpt2" and not pre:
+        _log.warning(
+            "tokenizer.ggml.pre is missing: texts are cut in the oldest way, which may not be this model's; "
+            "a newer conversion of it names its own"
+        )
     return Vocabulary(
         kind=kind,
-        pre=read_str(file, "tokenizer.ggml.pre") or "default",
+        pre=pre or "default",
         tokens=tuple(tokens),
         types=tuple(types),
         scores=tuple(scores),

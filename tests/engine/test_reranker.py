@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 
@@ -12,6 +13,7 @@ from engine.convert import convert
 from engine.embedding_prompts import Prompts, find_prompts
 from engine.engine import Engine
 from engine.errors import ContextTooLong, EngineClosed, UnsupportedModel
+from engine.generation import GenerationParams
 from engine.model_checks import ModelChecks
 from engine.reranker import sigmoid, windows
 from engine.tokenizer import load_tokenizer
@@ -92,6 +94,83 @@ def test_closing_ends_a_ranking(rank_gguf: Path) -> None:
         engine.close()
         with pytest.raises(EngineClosed):
             ranking.result(60)
+
+
+def test_a_decoder_embeds_texts_with_their_end(tiny_models: Path) -> None:
+    path = tiny_models / "decoder-qwen3-last.gguf"
+    engine = Engine.open(
+        chat_model=None, embedding_model=path, threads=1, query_prefix="ask: ", check_models=False
+    )
+    try:
+        assert engine.embedder is not None
+        (found,) = engine.embedder.embed(["yes"], kind="query")
+    finally:
+        engine.close()
+    file = native.GgufFile(str(path))
+    tokenizer = load_tokenizer(file)
+    ids = [*tokenizer.encode("ask: yes"), tokenizer.encode("<|endoftext|>", parse_special=True)[0]]
+    (expected,) = native.CausalEncoder(file, native.ThreadPool(1)).encode([np.array(ids, np.int32)])
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert engine.embedder.fingerprint.pooling == "last"
+
+
+def test_a_decoder_ranks(tiny_models: Path) -> None:
+    golden = np.load(TINY / "decoder-qwen3-judge" / "golden.npz")["judged"]
+    engine = Engine.open(
+        chat_model=None,
+        embedding_model=None,
+        rerank_model=tiny_models / "decoder-qwen3-judge.gguf",
+        threads=1,
+        check_models=False,
+    )
+    try:
+        assert engine.reranker is not None
+        scores = engine.reranker.rerank("What is a cat?", ["A cat is a small animal."])
+    finally:
+        engine.close()
+    np.testing.assert_allclose(scores, golden[:1], atol=1e-3)
+
+
+def test_an_unknown_architecture_is_named_with_what_is_known(tmp_path: Path) -> None:
+    writer = gguf.GGUFWriter(tmp_path / "mamba.gguf", "mamba")
+    writer.add_block_count(1)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(
+        UnsupportedModel, match=r"'mamba' is not supported for embeddings; supported are bert, .*qwen3"
+    ):
+        Engine.open(chat_model=None, embedding_model=tmp_path / "mamba.gguf", threads=1)
+
+
+def test_a_ranking_does_not_stop_an_answer(starter_chat_gguf: Path, rank_gguf: Path) -> None:
+    engine = Engine.open(
+        chat_model=starter_chat_gguf,
+        embedding_model=None,
+        rerank_model=rank_gguf,
+        threads=2,
+        cache_tokens=1024,
+        check_models=False,
+    )
+    try:
+        assert engine.chat is not None
+        assert engine.reranker is not None
+        params = GenerationParams(temperature=0, max_tokens=200, logit_bias=dict.fromkeys(range(3), -1e5))
+        stream = iter(engine.chat.generate([5, 6, 7], params))
+        next(stream)
+        with ThreadPoolExecutor(1) as threads:
+            ranking = threads.submit(engine.reranker.rerank, QUERY, ["a b c d e f g h " * 6] * 400)
+            while engine.status().scheduler.n_embedding == 0:
+                next(stream)
+            n_meanwhile = 0
+            while not ranking.done():
+                next(stream)
+                n_meanwhile += 1
+            assert ranking.result().shape == (400,)
+        assert n_meanwhile > 5
+    finally:
+        engine.close()
 
 
 def test_an_embedder_is_no_reranker(starter_embedding_gguf: Path) -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import tokenizers
 
 from engine._native import GgufFile
 from engine.convert_vocab import write_vocab
 from engine.errors import UnsupportedModel
+from engine.sentencepiece_model import read_sentencepiece
 from engine.tokenizer import StreamDecoder, Tokenizer, load_tokenizer
 from engine.tokenizer_models import NEVER, byte_alphabet
 from tests.engine.gguf_metadata import read_metadata
@@ -228,3 +230,38 @@ def test_phi_3_swallows_the_line_end_after_its_tokens() -> None:
     assert named.encode("<|user|>\nh", add_special=False, parse_special=True) == [259, 261]
     other = load_tokenizer(file)
     assert len(other.encode("<|user|>\nh", add_special=False, parse_special=True)) == 3
+
+
+def test_a_fast_tokenizers_file_says_the_same_as_the_model(tmp_path: Path) -> None:
+    model = read_sentencepiece(DATA / "unigram" / "sentencepiece.bpe.model")
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [(piece.text, piece.score) for piece in model.pieces[3:]]
+    fast = tokenizers.Tokenizer(tokenizers.models.Unigram([*pieces, ("<mask>", 0.0)], unk_id=3))
+    fast.normalizer = tokenizers.normalizers.Precompiled(model.charsmap)
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
+        [tokenizers.pre_tokenizers.WhitespaceSplit(), tokenizers.pre_tokenizers.Metaspace()]
+    )
+    fast.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>", "<mask>"])
+    fast.save(str(tmp_path / "tokenizer.json"))
+    writer = gguf.GGUFWriter(tmp_path / "fast.gguf", "bert")
+    write_vocab(writer, tmp_path, kind="encoder", n_vocab=720)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    from_json = load_tokenizer(GgufFile(str(tmp_path / "fast.gguf")))
+    from_model = sentencepiece("unigram", tmp_path)
+    for text in TEXTS:
+        ids = from_json.encode(text)
+        assert ids == from_model.encode(text), repr(text)
+        assert ids[1:-1] == fast.encode(text, add_special_tokens=False).ids, repr(text)
+
+
+def test_a_file_without_a_pre_tokenizer_is_cut_in_the_oldest_way_with_a_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    named = byte_level("default")
+    assert not caplog.records
+    unnamed = byte_level("")
+    assert "tokenizer.ggml.pre is missing" in caplog.text
+    assert [unnamed.encode(text) for text in TEXTS] == [named.encode(text) for text in TEXTS]
