@@ -11,12 +11,13 @@ from anyio import to_thread
 
 from engine.chat_model import Delta, GenerationParams
 from engine.errors import ContextTooLong, EngineClosed
-from rag.citations import CitationFilter, Source, annotations, footer, quote_text, supporting
+from rag.citations import FOOTER, CitationFilter, Source, annotations, footer, quote_text, supporting
 from rag.errors import InvalidRequest, NotReady
 from rag.extract import best_sentences, extract
 from rag.focus import CLOSE_TO_BEST, LONGEST_ANSWER, GroundedSentences, is_small, short_prompt
 from rag.forms import Form, instruct
 from rag.language import is_chinese
+from rag.links import Linking, MarkLinker
 from rag.models import Target
 from rag.ports import ChatModel, Engine, Generation, Message
 from rag.prompt import disarm, pack
@@ -67,6 +68,8 @@ class Ask:
     thinking: bool | None = None
     """Whether a model that thinks first shall; None: as it does by itself."""
     search: Search = Search()
+    linking: Linking | None = None
+    """How marks become links; None: they stay marks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +144,26 @@ async def answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
     generation. Raises: what the engine and the library raise.
     """
     events = _answer(ask, parts) if ask.tools is None else _with_tools(ask, ask.tools, parts)
+    if ask.linking is not None and ask.form is None:
+        events = _linked(events, ask.linking)
     async with aclosing(events):
         async for event in events:
+            yield event
+
+
+async def _linked(events: AsyncGenerator[Event, None], how: Linking) -> AsyncGenerator[Event, None]:
+    """Turn the marks of an answer into links; its annotations point at where the marks then stand."""
+    marks, written = MarkLinker(how), ""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, Retrieved):
+                marks.sources = {source.number: source for source in event.sources}
+            if isinstance(event, Text):
+                event = replace(event, text=marks.feed(event.text))  # noqa: PLW2901 (the same one, linked)
+                written += event.text
+            elif isinstance(event, End) and event.annotations:
+                found = annotations(FOOTER.sub("", written), event.sources, url=marks.url)
+                event = replace(event, annotations=tuple(found))  # noqa: PLW2901
             yield event
 
 

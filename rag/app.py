@@ -28,6 +28,7 @@ from rag.api import (
 from rag.api import library as library_routes
 from rag.boundary import Boundary, error_response
 from rag.errors import ApiError, to_api_error
+from rag.links import Links
 from rag.metrics import Metrics
 from rag.ports import Engine, Library
 from rag.responses.store import ResponseStore
@@ -76,6 +77,7 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
         embedding_threads=CapacityLimiter(_EMBEDDING_THREADS),
         started=wire.now(),
         metrics=metrics,
+        links=Links(settings.data_dir, days=settings.link_days),
         stores=Stores(data_dir=settings.data_dir, documents_dir=settings.documents_dir, library=library),
         responses=ResponseStore(),
     )
@@ -100,6 +102,7 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
     app.include_router(page.page_router())
     app.include_router(library_routes.router, prefix="/v1")
     app.include_router(documents.router, prefix="/v1")
+    app.include_router(documents.linked)
     app.add_middleware(
         Boundary,
         settings=settings,

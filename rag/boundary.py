@@ -21,7 +21,8 @@ from rag.shutdown import Shutdown, shutting_down
 log = structlog.get_logger("quarry.http")
 OPEN_PATHS = frozenset({"/health"})
 # The page and its files: a browser that opens them has no way to send a key, and they hold no document.
-_KEYLESS = re.compile(r"/|/web/[^?]*")
+# Links to passages: they carry their own permission.
+_KEYLESS = re.compile(r"/|/(?:web|s)/[^?]*")
 # What waits for a model: refused here where the queue is full, before anything of it is read.
 _GENERATING = re.compile(r"/(?:chat/completions|completions|responses)\Z")
 _EMBEDDING = re.compile(r"/(?:embeddings|rerank)\Z")

@@ -1,7 +1,7 @@
 """Citations: checked while the answer streams, listed after it, stripped when they come back."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +10,10 @@ from rag.language import coverage, terms
 from rag.retriever import Passage
 
 _HEADINGS = {"en": "Sources", "zh": "来源"}
-_FOOTER = re.compile(r"\n*-{3}\n\*\*(?:Sources|来源)\*\*\n\n(?:- \\?\[\d+\\?\] [^\n]*(?:\n|$))+\s*$")
+FOOTER = re.compile(
+    r"\n*-{3}\n\*\*(?:Sources|来源)\*\*\n\n(?:- \\?\[\[?\d+\\?\]\]?(?:\([^\s)]*\))? [^\n]*(?:\n|$))+\s*$"
+)
+_LINKED_MARK = re.compile(r"\[(\[\d{1,3}\])\]\(https?://[^\s)]*/s/[\w-]+\)")
 _REASONING_LINES = re.compile(r"\A(?:> ?[^\n]*(?:\n|$))+\n*")
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*[,，]\s*\d{1,3})*)\]")
 _OPEN_MARKER = re.compile(
@@ -121,8 +124,13 @@ def describe(passage: Passage) -> str:
     return name + (f", p. {passage.page}" if passage.page is not None else "")
 
 
-def annotations(text: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
-    """Say where the answer cites what, in OpenAI's `url_citation` form; offsets are characters of `text`."""
+def annotations(
+    text: str, sources: Sequence[Source], *, url: Callable[[int], str | None] | None = None
+) -> list[dict[str, Any]]:
+    """Say where the answer cites what, in OpenAI's `url_citation` form; offsets are characters of `text`.
+
+    url: gives a source's address by its number; without one it is a name that only we know.
+    """
     by_number = {source.number: source for source in sources}
     found = []
     for marker in _MARKER.finditer(text):
@@ -137,7 +145,7 @@ def annotations(text: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
                         "start_index": marker.start(),
                         "end_index": marker.end(),
                         "title": passage.title or passage.path,
-                        "url": f"quarry:{quote(passage.path)}{place}",
+                        "url": (url and url(source.number)) or f"quarry:{quote(passage.path)}{place}",
                     },
                 }
             )
@@ -145,8 +153,8 @@ def annotations(text: str, sources: Sequence[Source]) -> list[dict[str, Any]]:
 
 
 def strip_own_marks(text: str) -> str:
-    """Take our source list and leading `> ` reasoning lines off an answer that comes back in the history."""
-    return _REASONING_LINES.sub("", _FOOTER.sub("", text)).strip()
+    """Take our source list, links and leading `> ` reasoning lines off an answer that comes back."""
+    return _LINKED_MARK.sub(r"\1", _REASONING_LINES.sub("", FOOTER.sub("", text))).strip()
 
 
 def quote_text(text: str) -> str:

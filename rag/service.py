@@ -12,6 +12,7 @@ from rag.admission import Admission
 from rag.answer import Parts
 from rag.auth import Caller
 from rag.errors import ApiError, NotReady
+from rag.links import Linking, Links, linking, reachable_base
 from rag.metrics import Metrics
 from rag.models import Target, resolve_chat
 from rag.ports import ChatModel, Library
@@ -47,6 +48,7 @@ class Service:
     started: int
     metrics: Metrics
     stores: Stores
+    links: Links
     responses: ResponseStore
 
     def chat(self) -> ChatModel:
@@ -71,6 +73,16 @@ class Service:
         patient = Patient(source)
         self.shutdown.watch(patient)
         return patient
+
+
+def linking_for(request: Request, wanted: str | None) -> Linking | None:
+    """Say how an answer to this request is linked to its sources."""
+    service = service_of(request)
+    how = wanted or service.settings.source_links
+    if how == "none":
+        return None
+    base = reachable_base(str(request.base_url), service.settings.public_url)
+    return linking(service.links, base, in_text=how == "text")
 
 
 def service_of(request: Request) -> Service:

@@ -100,6 +100,8 @@ class Settings(BaseSettings):
         1024, ge=16, le=1 << 20, description="a whole number of tokens from 16 to 1048576"
     )
     sources_footer: bool = Field(True, description="true or false")
+    source_links: Literal["none", "list", "text"] = "list"
+    link_days: int = Field(30, ge=1, le=3650, description="a whole number of days from 1 to 3650")
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_json: bool = Field(False, description="true or false")

@@ -103,6 +103,7 @@ class ChatRequest(_Body):
     reasoning_effort: String | None = None
     chat_template_kwargs: dict[str, Any] | None = None
     sources_footer: StrictBool | None = None
+    source_links: Literal["none", "list", "text"] | None = None
 
 
 class CompletionRequest(_Body):

@@ -4,7 +4,7 @@ import json
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -21,7 +21,7 @@ from rag.chat_request import read_chat
 from rag.choices import Numbered
 from rag.citations import Source
 from rag.errors import error_body, to_api_error
-from rag.service import Service, service_of, unless_gone
+from rag.service import Service, linking_for, service_of, unless_gone
 
 if TYPE_CHECKING:
     from engine.chat_model import Delta
@@ -39,6 +39,7 @@ async def create_chat_completion(body: wire.ChatRequest, request: Request) -> Re
     n = min(body.n or 1, wire.MOST_CHOICES)
     places_of(request).take(n - 1)
     ask = await to_thread.run_sync(_read, body, service, caller_of(request))
+    ask = replace(ask, linking=linking_for(request, body.source_links))
     completion = Completion(
         model=body.model, with_logprobs=bool(body.logprobs), on_failure=service.metrics.failed
     )

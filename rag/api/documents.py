@@ -1,10 +1,12 @@
 """What the page shows of the library and OpenAI's API has no word for: states, progress, passages."""
 
 import dataclasses
+import time
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
 from ingest.reconciler import DEFAULT_COLLECTION
 from ingest.values import Chunk, DocumentInfo
@@ -15,7 +17,8 @@ from rag.service import Service, service_of
 from rag.stores import path_id, store_id
 
 router = APIRouter()
-_MOST_NEIGHBOURS = 200
+_MOST_NEIGHBOURS = 300
+_AROUND_LINKED = 3
 
 
 class Listing(BaseModel):
@@ -71,6 +74,24 @@ def read_passage(request: Request, wanted: Annotated[Place, Query()]) -> dict[st
     """Give a chunk with its neighbours, as they stand in the document. Raises: NotFound."""
     service, caller = service_of(request), caller_of(request)
     return passage(service, wanted, caller)
+
+
+linked = APIRouter(include_in_schema=False)
+
+
+@linked.get("/s/{token}/passage")
+def read_linked(token: str, request: Request, response: Response) -> dict[str, Any]:
+    """Give the passage that a link allows to read, and a little around it. Raises: Forbidden, NotFound."""
+    service = service_of(request)
+    place = service.links.read(token, now=time.time())
+    around = Place(
+        chunk=place.chunk, path=None, before=_AROUND_LINKED, after=place.n_chunks - 1 + _AROUND_LINKED
+    )
+    found = passage(service, around, Caller())
+    first = next(i for i, chunk in enumerate(found["chunks"]) if chunk["id"] == place.chunk)
+    marked = found["chunks"][first : first + place.n_chunks]
+    response.headers["Cache-Control"] = "no-store"
+    return {**found, "marked": [chunk["id"] for chunk in marked]}
 
 
 def passage(service: Service, wanted: Place, caller: Caller) -> dict[str, Any]:

@@ -45,6 +45,10 @@ def page_router() -> APIRouter:
     async def page(request: Request) -> Response:
         return _send(assets["index.html"], request)
 
+    @router.get("/s/{token}")
+    async def passage_page(token: str, request: Request) -> Response:  # noqa: ARG001 (its script reads it)
+        return _send(assets["passage.html"], request)
+
     @router.get("/web/{name:path}")
     async def asset(name: str, request: Request) -> Response:
         if name not in assets:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -69,7 +70,10 @@ async def test_answer_carries_sources_in_text_field_header_and_annotations(clien
     body = response.json()
     message = body["choices"][0]["message"]
     assert "[7]" not in message["content"]
-    assert message["content"].endswith("**Sources**\n\n- [1] handbook.md, Guide, p. 3")
+    assert re.search(
+        r"\*\*Sources\*\*\n\n- \[\[1\]\]\(http://127\.0\.0\.1:8080/s/[\w-]+\) handbook\.md, Guide, p\. 3$",
+        message["content"],
+    )
     assert [source["path"] for source in body["sources"]] == ["handbook.md"]
     assert body["sources"][0]["cited"] is True
     assert message["annotations"][0]["url_citation"]["title"] == "handbook.md"

@@ -6,7 +6,7 @@ import { renderMarkdown } from "./markdown.js";
 
 const MORE = 20;
 
-/** Show chunks; `load({ chunk, before, after })` fetches more of them. */
+/** Show chunks; `load({ chunk, before, after })` fetches more of them, null: this is all there is to see. */
 export function passageText(found, marked, load) {
   const n = found.document.n_chunks;
   const chunks = [...found.chunks];
@@ -31,8 +31,8 @@ export function passageText(found, marked, load) {
     fill(list, parts);
     const before = chunks[0].ordinal;
     const after = n - 1 - chunks.at(-1).ordinal;
-    fill(earlier, before > 0 && button(t("viewer.earlier", { n: before }), { icon: "up", onclick: () => extend("before") }));
-    fill(later, after > 0 && button(t("viewer.later", { n: after }), { icon: "down", onclick: () => extend("after") }));
+    fill(earlier, load && before > 0 && button(t("viewer.earlier", { n: before }), { icon: "up", onclick: () => extend("before") }));
+    fill(later, load && after > 0 && button(t("viewer.later", { n: after }), { icon: "down", onclick: () => extend("after") }));
   }
 
   async function extend(side) {
@@ -54,9 +54,7 @@ export function passageText(found, marked, load) {
     scrollToMark() {
       const mark = list.querySelector("[data-marked]");
       if (mark) mark.scrollIntoView({ block: "start" });
-      const scroller = element.parentElement;
-      if (mark) scroller.scrollTop -= Math.min(scroller.clientHeight / 4, 140);
-      else scroller.scrollTop = 0;
+      else element.parentElement.scrollTop = 0;
     },
   };
 }

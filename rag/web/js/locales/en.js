@@ -79,6 +79,8 @@ export default {
   "viewer.earlier.other": "{n} earlier passages",
   "viewer.later.one": "{n} later passage",
   "viewer.later.other": "{n} later passages",
+  "viewer.expired": "This link is too old. Ask again, and the answer brings a new one.",
+  "viewer.badLink": "This link was not made by this server.",
   "viewer.link": "A passage from your documents",
 
   "documents.add": "Add files",

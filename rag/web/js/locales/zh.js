@@ -72,6 +72,8 @@ export default {
   "viewer.collection": "集合：{name}",
   "viewer.earlier.other": "前面还有 {n} 个段落",
   "viewer.later.other": "后面还有 {n} 个段落",
+  "viewer.expired": "此链接已过期。重新提问，回答会附上新链接。",
+  "viewer.badLink": "此链接不是由此服务器生成的。",
   "viewer.link": "您文档中的一个段落",
 
   "documents.add": "添加文件",
