@@ -1,4 +1,4 @@
-"""Convert a Hugging Face folder (config.json, safetensors, tokenizer) to one GGUF file.
+"""Convert a Hugging Face folder (config.json, weights, tokenizer) to one GGUF file.
 
 Names and keys are those of llama.cpp's converter, so that its programs read our files too. Tensors go
 through one by one.
@@ -20,7 +20,8 @@ from engine.conversion import Conversion
 from engine.convert_architectures import find_conversion
 from engine.convert_vocab import write_vocab
 from engine.errors import ConversionError
-from engine.safetensors_folder import StoredTensor, read_json, read_tensors
+from engine.model_folder import read_tensors
+from engine.safetensors_folder import StoredTensor, read_json
 
 TensorType = Literal["F32", "F16", "BF16", "Q8_0"]
 _BLOCK = 32

@@ -20,12 +20,15 @@ from engine.errors import ConversionError, UnsupportedModel
 from engine.pre_tokenizers import GPT2_PATTERN, PRE_TOKENIZERS
 from engine.safetensors_folder import read_json
 from engine.sentencepiece_model import read_sentencepiece
+from engine.tiktoken_vocab import looks_like_tiktoken, read_tiktoken
 from engine.vocabulary import SPACE, STRIPS_LEFT_KEY, STRIPS_RIGHT_KEY, TokenType
 
 _BERT_SPECIAL = {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "bos": "[CLS]", "mask": "[MASK]"}
 _SPECIAL_TYPES = ("bos", "eos", "unk", "sep", "pad", "mask")
 _KEY_NAMES = {"bos": "bos", "eos": "eos", "sep": "seperator", "unk": "unknown"}
 _ADDED_SCORE = -1000.0
+# Behind the ranks of the first Qwen, whose folder names them in code only.
+_QWEN_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", *(f"<|extra_{i}|>" for i in range(205)))
 
 
 @dataclass(slots=True)
@@ -61,6 +64,10 @@ def write_vocab(writer: gguf.GGUFWriter, folder: Path, *, kind: VocabKind, n_voc
     model_type = _section(tokenizer, "model").get("type")
     if model_type == "Unigram":
         _write_unigram(writer, tokenizer, n_vocab)
+    elif (folder / "qwen.tiktoken").exists():
+        _write_tiktoken(writer, folder / "qwen.tiktoken", "qwen2", _QWEN_SPECIAL, n_vocab)
+    elif looks_like_tiktoken(folder / "tokenizer.model"):
+        _write_tiktoken(writer, folder / "tokenizer.model", "chatglm-bpe", (), n_vocab)
     elif (folder / "tokenizer.model").exists():
         _write_sentencepiece(writer, folder, n_vocab)
     elif (folder / "sentencepiece.bpe.model").exists() and model_type is None:
@@ -301,6 +308,26 @@ def _write_sentencepiece(writer: gguf.GGUFWriter, folder: Path, n_vocab: int) ->
     writer.add_add_space_prefix(model.add_dummy_prefix and config.get("add_prefix_space") is not False)
 
 
+def _write_tiktoken(
+    writer: gguf.GGUFWriter, path: Path, pre: str, special: Sequence[str], n_vocab: int
+) -> None:
+    """Write a vocabulary by rank; `special` stands behind it, where tokenizer_config.json names none."""
+    ranked = read_tiktoken(path)
+    vocab = _Vocab()
+    for token_id, text in enumerate(ranked.tokens):
+        vocab.put(token_id, text, TokenType.NORMAL)
+    added = _added_in_config(path.parent)
+    if added:
+        _put_added(vocab, added)
+    else:
+        for i, text in enumerate(special):
+            vocab.put(len(ranked.tokens) + i, text, TokenType.CONTROL)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(pre)
+    writer.add_token_merges([f"{left} {right}" for left, right in ranked.merges])
+    vocab.write(writer, n_vocab, scored=False)
+
+
 def _write_bpe(writer: gguf.GGUFWriter, tokenizer: Mapping[str, Any], n_vocab: int) -> None:
     model = _section(tokenizer, "model")
     pieces = _section(model, "vocab")
@@ -372,6 +399,7 @@ def _write_special(writer: gguf.GGUFWriter, folder: Path, kind: VocabKind, n_voc
         special.add_to_gguf(writer, quiet=True)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:  # it trusts its input
         raise ConversionError(f"the tokenizer's files in {folder} are odd: {e!r}") from e
+    _write_ends_of_turns(writer, folder, special, n_vocab)
     written = special.special_token_ids
     tokens = writer.kv_data[0]["tokenizer.ggml.tokens"].value
     if writer.kv_data[0]["tokenizer.ggml.model"].value != "bert":
@@ -383,6 +411,19 @@ def _write_special(writer: gguf.GGUFWriter, folder: Path, kind: VocabKind, n_voc
             if text not in tokens:
                 raise ConversionError(f"the vocabulary has no {text}")
             getattr(writer, f"add_{name}_token_id")(tokens.index(text))
+
+
+def _write_ends_of_turns(
+    writer: gguf.GGUFWriter, folder: Path, special: gguf.SpecialVocab, n_vocab: int
+) -> None:
+    """Write what ends an answer besides EOS: chat models name it in generation_config.json only."""
+    path = folder / "generation_config.json"
+    ends = read_json(path).get("eos_token_id") if path.exists() else None
+    known = set(special.special_token_ids.values())
+    others = [i for i in ends if type(i) is int and 0 <= i < n_vocab] if isinstance(ends, list) else []
+    others = [i for i in others if i not in known]
+    for name, token_id in zip(("eot", "eom"), others, strict=False):
+        getattr(writer, f"add_{name}_token_id")(token_id)
 
 
 def _write_ends(writer: gguf.GGUFWriter, special: gguf.SpecialVocab, tokens: Sequence[str]) -> None:

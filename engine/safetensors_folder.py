@@ -1,4 +1,4 @@
-"""Read a folder of safetensors files, one tensor at a time, without torch.
+"""Read safetensors files, one tensor at a time, without torch.
 
 Each file is an 8-byte little-endian header length, a JSON header, and the data. Headers are checked against
 the file before anything is mapped.
@@ -71,33 +71,8 @@ def read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def read_tensors(folder: Path) -> Mapping[str, StoredTensor]:
-    """List the tensors of a folder: model.safetensors, or the shards that its index names.
-
-    Raises: ConversionError naming the file and what is odd.
-    """
-    index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        if not (folder / "model.safetensors").exists():
-            raise ConversionError(f"neither model.safetensors nor its index is in {folder}")
-        return _read_header(folder / "model.safetensors")
-    weight_map = read_json(index).get("weight_map")
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise ConversionError(f"{index} has no weight_map")
-    tensors: dict[str, StoredTensor] = {}
-    for shard in sorted({str(name) for name in weight_map.values()}):
-        if Path(shard).name != shard:
-            raise ConversionError(f"{index} names the shard {shard!r}, which is not a plain file name")
-        tensors.update(_read_header(folder / shard))
-    for name in weight_map:
-        if name not in tensors:
-            raise ConversionError(
-                f"tensor {name} is in {index.name}, but not in the shard {weight_map[name]}"
-            )
-    return tensors
-
-
-def _read_header(path: Path) -> dict[str, StoredTensor]:
+def read_safetensors(path: Path) -> dict[str, StoredTensor]:
+    """List the tensors of one file. Raises: ConversionError naming the file and what is odd."""
     try:
         n_file = path.stat().st_size
         with path.open("rb") as file:

@@ -261,7 +261,9 @@ def _integer_tensor(folder: Path) -> None:
         pytest.param(_config(hidden_act="gelu"), "hidden_act is 'gelu'", id="activation"),
         pytest.param(_config(rope_parameters={"rope_type": "other"}), "'other'", id="rope-type"),
         pytest.param(_config(quantization_config={"bits": 4}), "quantization_config", id="quantised"),
-        pytest.param(_drop("model.safetensors"), "neither model.safetensors nor its index", id="no-weights"),
+        pytest.param(
+            _drop("model.safetensors"), "neither model.safetensors, pytorch_model.bin", id="no-weights"
+        ),
         pytest.param(_write("model.safetensors", b"\xff" * 64), "has a header of", id="header-too-long"),
         pytest.param(_write("model.safetensors", b"abc"), "has a header of", id="weights-cut-off"),
         pytest.param(

@@ -52,12 +52,12 @@ TRANSFORMERS = {
         {"sliding_window": 20, "query_pre_attn_scalar": 24, "final_logit_softcapping": 4.0},
     ),
     "gemma3": ("Gemma3", {"sliding_window": 10, "query_pre_attn_scalar": 16, "num_hidden_layers": 6}),
-    "phi3": ("Phi3", {"sliding_window": 14}),
-    "phi3-longrope-short": (
+    "phi-window": ("Phi3", {"sliding_window": 14}),
+    "phi-longrope-short": (
         "Phi3",
         {"rope_parameters": LONG, "original_max_position_embeddings": 64, "max_position_embeddings": 256},
     ),
-    "phi3-longrope-long": (
+    "phi-longrope-long": (
         "Phi3",
         {
             "rope_parameters": LONG | {"original_max_position_embeddings": 24},
@@ -65,7 +65,7 @@ TRANSFORMERS = {
             "max_position_embeddings": 48,
         },
     ),
-    "phi3-partial": ("Phi3", {"partial_rotary_factor": 0.75, "tie_word_embeddings": True}),
+    "phi-partial": ("Phi3", {"partial_rotary_factor": 0.75, "tie_word_embeddings": True}),
     "chatglm-hf": ("Glm", {"partial_rotary_factor": 0.5, "attention_bias": True}),
     "glm4": ("Glm4", {"partial_rotary_factor": 0.5, "attention_bias": True}),
 }
@@ -75,7 +75,7 @@ CAUSAL_CLASS = {"Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM")}
 def make(kind: str, changes: dict[str, object]) -> transformers.PreTrainedModel:
     """A model of `transformers` with `changes` to its configuration."""
     config_class, model_class = CAUSAL_CLASS.get(kind, (f"{kind}Config", f"{kind}ForCausalLM"))
-    values = SIZES | ({"head_dim": 8} if kind == "Phi3" else {}) | changes
+    values = SIZES | ({"head_dim": 8} if kind in ("Phi3", "Qwen2Moe", "Glm") else {}) | changes
     config = getattr(transformers, config_class)(**values)
     config._attn_implementation = "eager"
     return getattr(transformers, model_class)(config)
