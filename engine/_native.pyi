@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 type_names: list[str]
-"""Tensor types that the kernels multiply by, e.g. "Q4_1"."""
+"""Tensor types that are read, multiplied by and written, e.g. "Q4_1"."""
 
 encoder_architectures: list[str]
 """What `Encoder` runs; other files may be decoders."""
@@ -46,6 +46,22 @@ class GgufFile:
     def tensors(self) -> list[TensorInfo]: ...
     def row(self, tensor: str, index: int) -> NDArray[np.float32]:
         """Row `index` of `tensor`, dequantised, [shape[0]]. Raises: KeyError, IndexError, GgufError."""
+
+    def raw_values(self) -> list[tuple[str, bytes]]:
+        """Keys in the file's order, each with its value as it stands there: type, then bytes."""
+
+class Quantizer:
+    """Turns rows of a file's tensors into another type, on threads of its own. Not re-entrant."""
+
+    def __init__(self, file: GgufFile, n_threads: int) -> None: ...
+    def rows(
+        self, tensor: str, first: int, n: int, type: str, importance: NDArray[np.float32] | None
+    ) -> NDArray[np.uint8]:
+        """Rows [first, first + n) of `tensor` as `type`; `importance` weighs columns, [shape[0]].
+
+        Raises: GgufError (a value that cannot be read or written, by row), ValueError (no such tensor or type,
+        rows that blocks of the type do not divide).
+        """
 
 class ThreadPool:
     """Worker threads shared by the models of a process."""

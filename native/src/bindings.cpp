@@ -14,6 +14,7 @@
 #include "causal_encoder.h"
 #include "decoder.h"
 #include "encoder.h"
+#include "quantizer.h"
 
 namespace nb = nanobind;
 using namespace quarry;
@@ -24,6 +25,7 @@ namespace {
 using TokenIds = nb::ndarray<const std::int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Mask = nb::ndarray<const std::uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<const std::uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Importance = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using Floats = nb::ndarray<nb::numpy, float>;
 
 std::span<const std::int32_t> span(const TokenIds& ids) {
@@ -106,6 +108,14 @@ nb::list keys(const GgufFile& file) {
     return out;
 }
 
+nb::list raw_values(const GgufFile& file) {
+    nb::list out;
+    for (const auto& [key, raw] : file.raw_values()) {
+        out.append(nb::make_tuple(text(key), nb::bytes(raw.data(), raw.size())));
+    }
+    return out;
+}
+
 Floats row(const GgufFile& file, std::string_view name, std::uint64_t index) {
     const GgufTensor* tensor = file.find_tensor(name);
     if (tensor == nullptr) throw nb::key_error(std::string(name).c_str());
@@ -118,13 +128,21 @@ Floats row(const GgufFile& file, std::string_view name, std::uint64_t index) {
     return to_numpy(std::move(values), {width});
 }
 
-std::shared_ptr<Backend> make_backend(std::size_t n_threads, std::string_view instruction_set) {
+std::size_t checked_threads(std::size_t n_threads) {
     constexpr std::size_t kMost = 256;
     if (n_threads < 1 || n_threads > kMost) {
         throw std::invalid_argument("n_threads is " + std::to_string(n_threads) + "; allowed are 1 to " +
                                     std::to_string(kMost));
     }
-    return std::make_shared<Backend>(n_threads, instruction_set);
+    return n_threads;
+}
+
+std::shared_ptr<Backend> make_backend(std::size_t n_threads, std::string_view instruction_set) {
+    return std::make_shared<Backend>(checked_threads(n_threads), instruction_set);
+}
+
+std::unique_ptr<Quantizer> make_quantizer(std::shared_ptr<const GgufFile> file, std::size_t n_threads) {
+    return std::make_unique<Quantizer>(std::move(file), checked_threads(n_threads));
 }
 
 std::vector<std::vector<SampledToken>> step(
@@ -182,6 +200,22 @@ Floats score(Encoder& encoder, const std::vector<std::pair<TokenIds, std::size_t
     return to_numpy(std::move(values), {inputs.size(), encoder.n_scores()});
 }
 
+nb::ndarray<nb::numpy, std::uint8_t> quantized_rows(Quantizer& quantizer, std::string_view tensor,
+                                                    std::size_t first, std::size_t n, std::string_view type,
+                                                    const std::optional<Importance>& importance) {
+    std::vector<std::byte> bytes;
+    {
+        const nb::gil_scoped_release release;
+        bytes = quantizer.rows(
+            tensor, first, n, type,
+            importance ? std::span(importance->data(), importance->size()) : std::span<const float>());
+    }
+    const std::size_t n_bytes = bytes.size();
+    auto* owner = new std::vector<std::byte>(std::move(bytes));
+    nb::capsule free(owner, [](void* p) noexcept { delete static_cast<std::vector<std::byte>*>(p); });
+    return {owner->data(), {n_bytes}, free};
+}
+
 void bind_gguf(nb::module_& m) {
     nb::class_<GgufTensor>(m, "TensorInfo")
         .def_ro("name", &GgufTensor::name)
@@ -196,7 +230,11 @@ void bind_gguf(nb::module_& m) {
         .def("keys", &keys)
         .def("get", &get, "key"_a)
         .def("tensors", &GgufFile::tensors)
+        .def("raw_values", &raw_values)
         .def("row", &row, "tensor"_a, "index"_a);
+    nb::class_<Quantizer>(m, "Quantizer")
+        .def(nb::new_(&make_quantizer), "file"_a, "n_threads"_a)
+        .def("rows", &quantized_rows, "tensor"_a, "first"_a, "n"_a, "type"_a, "importance"_a.none());
 }
 
 void bind_sampling(nb::module_& m) {

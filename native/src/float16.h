@@ -34,6 +34,13 @@ inline std::uint16_t f32_to_f16(float x) {
     return static_cast<std::uint16_t>(sign | ((rounded >> 13) - (112u << 10)));
 }
 
+// Rounds to nearest, ties to even; NaN stays NaN.
+inline std::uint16_t f32_to_bf16(float x) {
+    const std::uint32_t bits = std::bit_cast<std::uint32_t>(x);
+    if (x != x) return static_cast<std::uint16_t>(bits >> 16 | 0x40u);
+    return static_cast<std::uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
 inline float bf16_to_f32(std::uint16_t h) {
     return std::bit_cast<float>(static_cast<std::uint32_t>(h) << 16);
 }

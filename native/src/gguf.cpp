@@ -300,7 +300,9 @@ GgufFile::GgufFile(const std::string& path) : mapping_(path) {
     for (std::uint64_t i = 0; i < n_values; ++i) {
         std::string key = cursor.name("the name of key " + std::to_string(i));
         const std::string where = "key " + quoted(key);
+        const std::size_t start = cursor.position();
         auto value = read_value(cursor, value_type(cursor, where), where);
+        raw_values_.emplace_back(key, mapping_.bytes().subspan(start, cursor.position() - start));
         if (!values_.emplace(std::move(key), std::move(value)).second)
             throw GgufError(where + " occurs twice");
     }

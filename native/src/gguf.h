@@ -92,6 +92,10 @@ class GgufFile {
     std::uint32_t version() const { return version_; }
     const MappedFile& mapping() const { return mapping_; }
     const std::map<std::string, GgufValue, std::less<>>& values() const { return values_; }
+    // Keys in the order of the file, each with its value as it stands there: type, then bytes.
+    const std::vector<std::pair<std::string, std::span<const std::byte>>>& raw_values() const {
+        return raw_values_;
+    }
     const std::vector<GgufTensor>& tensors() const { return tensors_; }
 
     // Typed getters. Without a default an absent key is an error, as is a value outside [min, max].
@@ -120,6 +124,7 @@ class GgufFile {
     MappedFile mapping_;
     std::uint32_t version_ = 0;
     std::map<std::string, GgufValue, std::less<>> values_;
+    std::vector<std::pair<std::string, std::span<const std::byte>>> raw_values_;
     std::vector<GgufTensor> tensors_;
     std::map<std::string, std::size_t, std::less<>> tensor_index_;
 };

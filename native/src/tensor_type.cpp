@@ -8,7 +8,7 @@ namespace {
 
 // Known by size only: such a tensor may lie in a file, but not be computed with.
 constexpr TensorType sized(std::uint32_t id, const char* name, std::size_t weights, std::size_t bytes) {
-    return {id, name, weights, bytes, Layout::f32, nullptr, nullptr};
+    return {id, name, weights, bytes, Layout::f32, nullptr, nullptr, nullptr};
 }
 
 constexpr std::array kUnreadable = {
@@ -73,6 +73,16 @@ const TensorType* find_tensor_type(std::uint32_t id) {
     }
     for (const auto& type : kUnreadable) {
         if (type.id == id) return &type;
+    }
+    return nullptr;
+}
+
+const TensorType* find_tensor_type(std::string_view name) {
+    for (const auto* type : kReadable) {
+        if (type->name == name) return type;
+    }
+    for (const auto& type : kUnreadable) {
+        if (type.name == name) return &type;
     }
     return nullptr;
 }

@@ -16,12 +16,14 @@
 // q6_nested) or for each of 8 groups (t4_nested). The 4 bits of t4 and t4_nested are places in kCodebook.
 // Float layouts hold line after line the k-th weight of all 16 rows.
 //
-// A new type is one file in types/: dequantize() and pack() to one of the layouts, and a line in the table.
+// A new type is one file in types/: dequantize(), pack() to one of the layouts, quantize(), and a line in the
+// table.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace quarry {
@@ -66,12 +68,18 @@ struct TensorType {
     void (*dequantize)(const std::byte* row, std::size_t width, float* out);
     // kTileRows rows to one tile; rows[r] is nullptr past the end of the matrix (packed as zeros).
     void (*pack)(const std::byte* const* rows, std::size_t width, std::byte* tile);
+    // `width` floats, all finite, to one row. `importance`, where not nullptr, says how much each column
+    // matters.
+    void (*quantize)(const float* x, std::size_t width, const float* importance, std::byte* row);
 };
 
 // nullptr for an unknown id.
 const TensorType* find_tensor_type(std::uint32_t id);
 
-// The types that the kernels multiply by.
+// nullptr for an unknown name.
+const TensorType* find_tensor_type(std::string_view name);
+
+// The types that the kernels multiply by; all of them can be written, too.
 std::vector<std::string> readable_type_names();
 std::string joined(const std::vector<std::string>& names);
 

@@ -15,6 +15,11 @@ T load(const std::byte* from) {
     return value;
 }
 
+template <class T>
+void store(std::byte* to, T value) {
+    std::memcpy(to, &value, sizeof value);
+}
+
 // Packs rows of plain numbers: line k holds the k-th number of every row.
 template <class T>
 void pack_numbers(const std::byte* const* rows, std::size_t width, std::byte* tile) {

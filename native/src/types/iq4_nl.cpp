@@ -1,6 +1,6 @@
 // 18 bytes: scale f16, 16 bytes; byte j holds weight j in its low and weight 16 + j in its high nibble, as
 // places in kCodebook.
-#include "planes.h"
+#include "plain.h"
 
 namespace quarry::types {
 
@@ -23,6 +23,17 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType iq4_nl{20, "IQ4_NL", kGroup, 18, Layout::t4, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float* importance, std::byte* row) {
+    for (std::size_t at = 0; at < width; at += kGroup, row += 18) {
+        const std::span<const float> group(x + at, kGroup);
+        float weights[kGroup];
+        if (importance != nullptr) weigh(group, importance + at, 2 * mean_square(group), weights);
+        std::uint8_t q[kGroup];
+        store(row, f32_to_f16(fit_codebook(group, importance != nullptr ? weights : nullptr, q)));
+        store_nibble_pairs(q, row + 2);
+    }
+}
+
+const TensorType iq4_nl{20, "IQ4_NL", kGroup, 18, Layout::t4, dequantize, pack, quantize};
 
 }  // namespace quarry::types

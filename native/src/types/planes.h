@@ -41,6 +41,15 @@ void store_pairs(std::byte* group, std::size_t line, std::size_t row, Pair pair)
     }
 }
 
+// The low two bits of 256 weights to 2 x 32 bytes: pair p of byte j of half h is weight 128 h + 32 p + j.
+inline void store_pair_runs(const std::uint8_t* q, std::byte* out) {
+    for (std::size_t at = 0; at < 64; ++at) {
+        const std::uint8_t* run = q + at / 32 * 128 + at % 32;
+        out[at] = static_cast<std::byte>((run[0] & 3) | (run[32] & 3) << 2 | (run[64] & 3) << 4 |
+                                         (run[96] & 3) << 6);
+    }
+}
+
 // Nibbles of 16 bytes, byte j with weights j and 16 + j, lie as the tile has them.
 inline void store_split_nibbles(std::byte* group, std::size_t row, const std::byte* nibbles) {
     for (std::size_t i = 0; i < 4; ++i) store_word(group, i, row, load<std::uint32_t>(nibbles + 4 * i));

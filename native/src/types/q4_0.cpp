@@ -1,6 +1,6 @@
 // 18 bytes: scale f16, 16 bytes; byte j holds weight j in its low and weight 16 + j in its high nibble,
 // offset 8.
-#include "planes.h"
+#include "plain.h"
 
 namespace quarry::types {
 
@@ -23,6 +23,18 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType q4_0{2, "Q4_0", kGroup, 18, Layout::q4, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float* importance, std::byte* row) {
+    fit_plain(
+        x, width, importance, row, 18,
+        [](std::span<const float> group, const float* weights, PlainBlock& block) {
+            fit_plain_signed(group, weights, 8, block);
+        },
+        [](const PlainBlock& block, std::byte* out) {
+            store(out, f32_to_f16(block.scale));
+            store_nibble_pairs(block.q, out + 2);
+        });
+}
+
+const TensorType q4_0{2, "Q4_0", kGroup, 18, Layout::q4, dequantize, pack, quantize};
 
 }  // namespace quarry::types

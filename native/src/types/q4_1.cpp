@@ -1,5 +1,5 @@
 // 20 bytes: scale f16, min f16, 16 bytes as in Q4_0 without the offset.
-#include "planes.h"
+#include "plain.h"
 
 namespace quarry::types {
 
@@ -24,6 +24,19 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType q4_1{3, "Q4_1", kGroup, 20, Layout::q4_min, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float* importance, std::byte* row) {
+    fit_plain(
+        x, width, importance, row, 20,
+        [](std::span<const float> group, const float* weights, PlainBlock& block) {
+            fit_plain_affine(group, weights, 15, block);
+        },
+        [](const PlainBlock& block, std::byte* out) {
+            store(out, f32_to_f16(block.scale));
+            store(out + 2, f32_to_f16(block.minimum));
+            store_nibble_pairs(block.q, out + 4);
+        });
+}
+
+const TensorType q4_1{3, "Q4_1", kGroup, 20, Layout::q4_min, dequantize, pack, quantize};
 
 }  // namespace quarry::types

@@ -20,6 +20,13 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType q4_k{12, "Q4_K", kNestedWeights, 144, Layout::q4_nested, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float* importance, std::byte* row) {
+    constexpr AffineShape kShape{kGroup, 15, 63, {-1.0f, 0.1f, 20, false}, true, 2.0f};
+    quantize_nested(x, width, importance, 144, kShape, row, [](const AffineBlock& block, std::byte* out) {
+        store_nibble_runs(block.q, out + kNestedHeader);
+    });
+}
+
+const TensorType q4_k{12, "Q4_K", kBlockWeights, 144, Layout::q4_nested, dequantize, pack, quantize};
 
 }  // namespace quarry::types

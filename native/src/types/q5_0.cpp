@@ -1,6 +1,6 @@
 // 22 bytes: scale f16, 32 fifth bits, 16 bytes; byte j holds weight j in its low and weight 16 + j in its
 // high nibble. Offset 16.
-#include "planes.h"
+#include "plain.h"
 
 namespace quarry::types {
 
@@ -28,6 +28,19 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType q5_0{6, "Q5_0", kGroup, 22, Layout::q5, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float* importance, std::byte* row) {
+    fit_plain(
+        x, width, importance, row, 22,
+        [](std::span<const float> group, const float* weights, PlainBlock& block) {
+            fit_plain_signed(group, weights, 16, block);
+        },
+        [](const PlainBlock& block, std::byte* out) {
+            store(out, f32_to_f16(block.scale));
+            store(out + 2, fifth_bits(block.q));
+            store_nibble_pairs(block.q, out + 6);
+        });
+}
+
+const TensorType q5_0{6, "Q5_0", kGroup, 22, Layout::q5, dequantize, pack, quantize};
 
 }  // namespace quarry::types

@@ -1,5 +1,5 @@
 // 24 bytes: scale f16, min f16, 32 fifth bits, 16 bytes as in Q5_0. No offset.
-#include "planes.h"
+#include "plain.h"
 
 namespace quarry::types {
 
@@ -28,6 +28,20 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType q5_1{7, "Q5_1", kGroup, 24, Layout::q5_min, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float* importance, std::byte* row) {
+    fit_plain(
+        x, width, importance, row, 24,
+        [](std::span<const float> group, const float* weights, PlainBlock& block) {
+            fit_plain_affine(group, weights, 31, block);
+        },
+        [](const PlainBlock& block, std::byte* out) {
+            store(out, f32_to_f16(block.scale));
+            store(out + 2, f32_to_f16(block.minimum));
+            store(out + 4, fifth_bits(block.q));
+            store_nibble_pairs(block.q, out + 8);
+        });
+}
+
+const TensorType q5_1{7, "Q5_1", kGroup, 24, Layout::q5_min, dequantize, pack, quantize};
 
 }  // namespace quarry::types

@@ -27,6 +27,17 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType q5_k{13, "Q5_K", kNestedWeights, 176, Layout::q5_nested, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float* importance, std::byte* row) {
+    constexpr AffineShape kShape{kGroup, 31, 63, {-0.5f, 0.1f, 15, false}, true, 2.0f};
+    quantize_nested(x, width, importance, 176, kShape, row, [](const AffineBlock& block, std::byte* out) {
+        std::memset(out + kNestedHeader, 0, 32);
+        for (std::size_t k = 0; k < kBlockWeights; ++k) {
+            out[kNestedHeader + k % 32] |= static_cast<std::byte>(block.q[k] >> 4 << k / 32);
+        }
+        store_nibble_runs(block.q, out + kNibbles);
+    });
+}
+
+const TensorType q5_k{13, "Q5_K", kBlockWeights, 176, Layout::q5_nested, dequantize, pack, quantize};
 
 }  // namespace quarry::types

@@ -1,4 +1,5 @@
 // 34 bytes: scale f16, 32 signed bytes.
+#include "fit.h"
 #include "planes.h"
 
 namespace quarry::types {
@@ -21,6 +22,18 @@ static void pack(const std::byte* const* rows, std::size_t width, std::byte* til
                 });
 }
 
-const TensorType q8_0{8, "Q8_0", kGroup, 34, Layout::q8, dequantize, pack};
+static void quantize(const float* x, std::size_t width, const float*, std::byte* row) {
+    for (std::size_t b = 0; b < width / kGroup; ++b, row += 34, x += kGroup) {
+        float top = 0;
+        for (std::size_t k = 0; k < kGroup; ++k) top = std::max(top, std::fabs(x[k]));
+        store(row, f32_to_f16(top / 127.0f));
+        const float inverse = top > 0 ? 127.0f / top : 0.0f;
+        for (std::size_t k = 0; k < kGroup; ++k) {
+            store(row + 2 + k, static_cast<std::int8_t>(std::round(x[k] * inverse)));
+        }
+    }
+}
+
+const TensorType q8_0{8, "Q8_0", kGroup, 34, Layout::q8, dequantize, pack, quantize};
 
 }  // namespace quarry::types
