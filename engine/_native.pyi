@@ -55,13 +55,21 @@ class Quantizer:
 
     def __init__(self, file: GgufFile, n_threads: int) -> None: ...
     def rows(
-        self, tensor: str, first: int, n: int, type: str, importance: NDArray[np.float32] | None
+        self,
+        tensor: str,
+        first: int,
+        n: int,
+        type: str,  # noqa: A002 - the field's name
+        importance: NDArray[np.float32] | None,
     ) -> NDArray[np.uint8]:
         """Rows [first, first + n) of `tensor` as `type`; `importance` weighs columns, [shape[0]].
 
-        Raises: GgufError (a value that cannot be read or written, by row), ValueError (no such tensor or type,
-        rows that blocks of the type do not divide).
+        Raises: GgufError (a value that cannot be read or written, by row), ValueError (no such tensor or
+        type, rows that blocks of the type do not divide).
         """
+
+    def copy(self, tensor: str, first: int, n: int) -> bytes:
+        """The same rows as they lie in the file."""
 
 class ThreadPool:
     """Worker threads shared by the models of a process."""

@@ -5,7 +5,8 @@ EngineError
 │   ├── ModelNotFound         no such file, name or source
 │   ├── UnsupportedModel      architecture, tensor type or tokenizer that the engine does not know
 │   ├── DownloadFailed        a source did not answer, or its bytes have another sha256
-│   └── ConversionError       a Hugging Face folder that cannot be converted
+│   ├── ConversionError       a Hugging Face folder that cannot be converted
+│   └── DiskFull              a file that the disk has no room for
 ├── TemplateError             a chat template that does not compile, or exceeds its limits
 ├── GrammarError              a schema or pattern that an answer cannot be held to
 ├── ContextTooLong            more tokens than the model reads
@@ -38,6 +39,10 @@ class DownloadFailed(ModelError):
 
 class ConversionError(ModelError):
     """A Hugging Face folder that cannot be converted."""
+
+
+class DiskFull(ModelError):
+    """A file that the disk has no room for."""
 
 
 class TemplateError(EngineError):

@@ -200,6 +200,11 @@ Floats score(Encoder& encoder, const std::vector<std::pair<TokenIds, std::size_t
     return to_numpy(std::move(values), {inputs.size(), encoder.n_scores()});
 }
 
+nb::bytes copied_rows(const Quantizer& quantizer, std::string_view tensor, std::size_t first, std::size_t n) {
+    const auto bytes = quantizer.copy(tensor, first, n);
+    return nb::bytes(bytes.data(), bytes.size());
+}
+
 nb::ndarray<nb::numpy, std::uint8_t> quantized_rows(Quantizer& quantizer, std::string_view tensor,
                                                     std::size_t first, std::size_t n, std::string_view type,
                                                     const std::optional<Importance>& importance) {
@@ -234,6 +239,7 @@ void bind_gguf(nb::module_& m) {
         .def("row", &row, "tensor"_a, "index"_a);
     nb::class_<Quantizer>(m, "Quantizer")
         .def(nb::new_(&make_quantizer), "file"_a, "n_threads"_a)
+        .def("copy", &copied_rows, "tensor"_a, "first"_a, "n"_a)
         .def("rows", &quantized_rows, "tensor"_a, "first"_a, "n"_a, "type"_a, "importance"_a.none());
 }
 

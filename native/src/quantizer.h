@@ -22,6 +22,9 @@ class Quantizer {
     std::vector<std::byte> rows(std::string_view tensor, std::size_t first, std::size_t n,
                                 std::string_view type, std::span<const float> importance);
 
+    // The same rows as they lie in the file.
+    std::span<const std::byte> copy(std::string_view tensor, std::size_t first, std::size_t n) const;
+
   private:
     std::shared_ptr<const GgufFile> file_;
     ThreadPool pool_;
