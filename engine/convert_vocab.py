@@ -352,11 +352,26 @@ def _write_bpe(writer: gguf.GGUFWriter, tokenizer: Mapping[str, Any], n_vocab: i
         writer.add_tokenizer_model("llama")
         writer.add_tokenizer_pre("default")
     else:
-        writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre(find_pre(tokenizer))
+        if _section(tokenizer, "pre_tokenizer").get("type") == "Whitespace":
+            _write_words(writer, tokenizer)
+        else:
+            writer.add_tokenizer_model("gpt2")
+            writer.add_tokenizer_pre(find_pre(tokenizer))
         # Byte-level pieces hold no spaces, so a space can divide the pair.
         writer.add_token_merges([f"{left} {right}" for left, right in merges])
     vocab.write(writer, n_vocab, scored=by_scores)
+
+
+def _write_words(writer: gguf.GGUFWriter, tokenizer: Mapping[str, Any]) -> None:
+    """Write the keys of words that are merged from characters, as jina-embeddings-v2-base-zh has them."""
+    kinds = [
+        step.get("type") for step in _steps(tokenizer.get("normalizer")) if step.get("type") != "Sequence"
+    ]
+    if kinds not in ([], ["Lowercase"]):
+        raise ConversionError(f"tokenizer.json normalises by {kinds!r}; nothing or Lowercase is expected")
+    writer.add_tokenizer_model("whitespace")
+    writer.add_tokenizer_pre("whitespace")
+    writer.add_bool("tokenizer.ggml.normalizer.lowercase", bool(kinds))
 
 
 def _read_merges(model: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -79,7 +79,7 @@ class Tokenizer:
         self._is_byte_level = built.is_byte_level
         self._letters = byte_alphabet()
         # Where nothing is put before a text, pieces of spaces are as in it: Gemma's runs of them.
-        self._spaced = vocabulary.kind == "llama" and not built.add_space_prefix
+        self._spaced = not (built.add_space_prefix or built.is_byte_level)
         self._user_tokens = self._special_texts(TokenType.USER_DEFINED)
         self._all_tokens = self._special_texts(TokenType.USER_DEFINED, *_HIDDEN)
         self._user_pattern = _special_pattern(self._user_tokens)

@@ -265,3 +265,25 @@ def test_a_file_without_a_pre_tokenizer_is_cut_in_the_oldest_way_with_a_warning(
     unnamed = byte_level("")
     assert "tokenizer.ggml.pre is missing" in caplog.text
     assert [unnamed.encode(text) for text in TEXTS] == [named.encode(text) for text in TEXTS]
+
+
+def test_words_of_a_folder(tmp_path: Path) -> None:
+    vocab = {
+        text: i
+        for i, text in enumerate(("<s>", "<pad>", "</s>", "<unk>", "h", "e", "he", "中", "文", "中文"))
+    }
+    words = tokenizers.Tokenizer(
+        tokenizers.models.BPE(vocab=vocab, merges=[("h", "e"), ("中", "文")], unk_token="<unk>")
+    )
+    words.normalizer = tokenizers.normalizers.Lowercase()
+    words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    words.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
+    words.save(str(tmp_path / "tokenizer.json"))
+    writer = gguf.GGUFWriter(tmp_path / "words.gguf", "jina-bert-v2")
+    write_vocab(writer, tmp_path, kind="encoder", n_vocab=12)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    tokenizer = load_tokenizer(GgufFile(str(tmp_path / "words.gguf")))
+    assert tokenizer.encode("HE 中文x") == [0, *words.encode("HE 中文x").ids, 2]
