@@ -1,6 +1,7 @@
 """The architectures of config.json that can be converted."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import gguf
@@ -33,8 +34,10 @@ _DECODERS: Mapping[str, tuple[gguf.MODEL_ARCH, type[CausalConversion]]] = {
     "MixtralForCausalLM": (_ARCH.LLAMA, Mixtral),
     "QWenLMHeadModel": (_ARCH.QWEN, Qwen1),
     "Qwen2ForCausalLM": (_ARCH.QWEN2, Qwen2),
+    "Qwen2Model": (_ARCH.QWEN2, Qwen2),
     "Qwen2MoeForCausalLM": (_ARCH.QWEN2MOE, Qwen2Moe),
     "Qwen3ForCausalLM": (_ARCH.QWEN3, Qwen3),
+    "Qwen3Model": (_ARCH.QWEN3, Qwen3),
     "Qwen3MoeForCausalLM": (_ARCH.QWEN3MOE, Qwen3Moe),
     "Gemma2ForCausalLM": (_ARCH.GEMMA2, Gemma2),
     "Gemma3ForCausalLM": (_ARCH.GEMMA3, Gemma3),
@@ -49,8 +52,11 @@ _DECODERS: Mapping[str, tuple[gguf.MODEL_ARCH, type[CausalConversion]]] = {
 }
 
 
-def find_conversion(config: Mapping[str, Any]) -> Conversion:
-    """Read config.json's sizes. Raises: ConversionError naming the key, its value and what is expected."""
+def find_conversion(config: Mapping[str, Any], *, has_vectors: bool) -> Conversion:
+    """Read config.json's sizes; a model that `has_vectors` has no matrix that makes logits.
+
+    Raises: ConversionError naming the key, its value and what is expected.
+    """
     architectures = config.get("architectures")
     name = architectures[0] if isinstance(architectures, list) and architectures else None
     if not isinstance(name, str) or (name not in _DECODERS and name not in ENCODERS):
@@ -61,4 +67,5 @@ def find_conversion(config: Mapping[str, Any]) -> Conversion:
     if name in ENCODERS:
         return find_encoder(name, config)
     arch, kind = _DECODERS[name]
-    return kind.read(name, arch, config)
+    conversion = kind.read(name, arch, config)
+    return replace(conversion, tied=True) if has_vectors else conversion

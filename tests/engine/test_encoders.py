@@ -1,14 +1,18 @@
 """Encoders and rerankers against `transformers` (tests/golden/make_tiny_encoders.py)."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from engine import _native as native
 from engine.convert import convert
 from engine.encoder_files import open_scorer
 from engine.errors import ContextTooLong
+from tests.engine.test_convert import header_names, read_bf16
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 EMBEDDERS = [
@@ -35,6 +39,21 @@ def test_vectors_of_a_tiny_decoder(tmp_path: Path) -> None:
     np.testing.assert_allclose(vectors[[0, 2]], encoder.encode([ids[:7], ids[:3]]), atol=1e-5)
     with pytest.raises(ValueError, match="sequence 1 has no tokens"):
         encoder.encode([ids, ids[:0]])
+
+
+def test_a_folder_of_a_bare_decoder_is_converted(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TINY / "decoder-qwen3-last", tmp_path / "model"))
+    config = json.loads((folder / "config.json").read_text())
+    changes = {"architectures": ["Qwen3Model"], "tie_word_embeddings": False}
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    names = header_names(folder)
+    values = {n.removeprefix("model."): read_bf16(folder / "model.safetensors", n) for n in names}
+    save_file(values, folder / "model.safetensors")
+    golden = np.load(folder / "golden.npz")
+    convert(folder, tmp_path / "model.gguf", tensor_type="F32")
+    encoder = native.CausalEncoder(native.GgufFile(str(tmp_path / "model.gguf")), native.ThreadPool(1))
+    (vector,) = encoder.encode(list(golden["token_ids"]))
+    assert float(vector @ golden["vector"]) >= 0.9999
 
 
 def test_a_tiny_decoder_judges(tmp_path: Path) -> None:
