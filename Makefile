@@ -6,14 +6,14 @@ BIN := .venv/bin
 NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt -o -name '*.cmake' \))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: run setup setup-dev test check test-native fuzz bench requirements clean help
+.PHONY: kill-campaign run setup setup-dev test check test-native fuzz bench requirements clean help
 .DELETE_ON_ERROR:
 
 run: setup
 	@exec $(BIN)/quarry up
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "also: make check | fuzz | bench | requirements | clean"
+	@sed -n 's/^#   //p' Makefile; echo "also: make check | fuzz | kill-campaign | bench | requirements | clean"
 
 setup: .venv/.engine
 setup-dev: .venv/.engine .venv/.dev
@@ -65,6 +65,10 @@ SEED ?= 1
 fuzz: setup-dev
 	$(SANITIZED)
 	build/sanitized/tests/fuzz_gguf 10000 $(SEED)
+
+# Kills passes at 200 named steps and 200 random moments (SECURITY 2); CI runs a few of them.
+kill-campaign: setup-dev
+	$(BIN)/python -m tests.ingest.kill_campaign
 
 test: check test-native
 	$(BIN)/pytest

@@ -144,13 +144,17 @@ def chat(
 
 
 @app.command()
-def status() -> None:
-    """Show models, collections, and files that could not be read."""
+def status(
+    documents: Annotated[
+        bool, typer.Option("--documents", "-d", help="Also list every document: state, passages, time.")
+    ] = False,
+) -> None:
+    """Show models, collections, how far reading is, and files that could not be read."""
     from rag.client import connect
     from rag.terminal import console, show_status
 
     with connect(_settings()) as client:
-        show_status(console(), client.status())
+        show_status(console(), client.status(), documents=documents)
 
 
 @app.command()

@@ -1,7 +1,8 @@
 """What the commands show: tables, progress bars, answers, and what to try next."""
 
+import datetime
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -59,6 +60,27 @@ def count_progress() -> Iterator[Progress]:
         yield progress
 
 
+@contextmanager
+def reading_progress() -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Show how far a pass over the documents is, on a terminal: documents, bytes, rate, time left."""
+    columns = (
+        TextColumn("Reading documents"),
+        BarColumn(),
+        TextColumn("{task.fields[documents]}"),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with _progress(columns) as bars:
+        task = bars.add_task("", total=None, documents="")
+
+        def show(now: Mapping[str, Any]) -> None:
+            documents = f"{now['n_done']} of {now['n_total']}"
+            bars.update(task, completed=now["bytes_done"], total=now["bytes_total"], documents=documents)
+
+        yield show
+
+
 def _progress(columns: Sequence[ProgressColumn]) -> Progress:
     errors = Console(stderr=True)
     return Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal)
@@ -104,11 +126,10 @@ def place(passage: Mapping[str, Any]) -> str:
 def show_reading(events: Iterable[Mapping[str, Any]]) -> Mapping[str, Any]:
     """Show how far a pass over the documents is; give its report."""
     report: Mapping[str, Any] = {}
-    with count_progress() as bars:
-        task = bars.add_task("Reading documents", total=None)
+    with reading_progress() as show:
         for event in events:
             if progress := event.get("progress"):
-                bars.update(task, completed=progress["n_done"], total=progress["n_total"])
+                show(progress)
             report = event.get("report", report)
     return report
 
@@ -133,8 +154,11 @@ def _show_failures(out: Console, failures: Sequence[tuple[str, str]]) -> None:
         out.print(f"  {path}: {reason}")
 
 
-def show_status(out: Console, status: Mapping[str, Any]) -> None:
-    """Show the models, what each collection holds, and which files could not be read."""
+def show_status(out: Console, status: Mapping[str, Any], *, documents: bool = False) -> None:
+    """Show the models, what each collection holds, how far reading is, and which files could not be read.
+
+    documents: also every document with its state.
+    """
     for role, model in status["models"].items():
         out.print(Text.assemble((f"{role + ' model':<16}", "bold"), model["name"] if model else "none"))
     table = Table("collection", "documents", "passages", box=None, header_style="bold", pad_edge=False)
@@ -142,6 +166,12 @@ def show_status(out: Console, status: Mapping[str, Any]) -> None:
         table.add_row(collection["name"], str(collection["n_documents"]), str(collection["n_chunks"]))
     out.print()
     out.print(table if status["collections"] else "No documents yet: put some into the documents folder.")
+    if progress := status.get("progress"):
+        out.print()
+        out.print(_said(progress))
+    if documents:
+        out.print()
+        out.print(_documents(status["documents"]))
     if status["failures"]:
         out.print()
     _show_failures(out, [(failure["path"], failure["reason"]) for failure in status["failures"]])
@@ -153,17 +183,45 @@ def show_status(out: Console, status: Mapping[str, Any]) -> None:
         out.print(f"Documents are read behind: {said}")
 
 
+def _said(progress: Mapping[str, Any]) -> str:
+    """Say in a line how far a pass is."""
+    megabytes = f"{progress['bytes_done'] / 1e6:.1f} of {progress['bytes_total'] / 1e6:.1f} MB"
+    left = progress["seconds_left"]
+    return (
+        f"Reading {progress['n_done']} of {progress['n_total']} documents, {megabytes},"
+        f" {progress['bytes_per_second'] / 1e6:.2f} MB/s"
+        + ("" if left is None else f", about {datetime.timedelta(seconds=round(left))} left")
+    )
+
+
+def _documents(documents: Sequence[Mapping[str, Any]]) -> Table:
+    columns = ("document", "state", "version", "passages", "tokens", "took", "read at (UTC)")
+    table = Table(*columns, box=None, header_style="bold", pad_edge=False)
+    for document in documents:
+        table.add_row(
+            document["path"], document["state"], str(document["version"]), str(document["n_chunks"]),
+            str(document["n_tokens"]), f"{document['seconds']:.1f} s", (document["indexed_at"] or "")[:19],
+        )  # fmt: skip
+    return table
+
+
 def show_document(out: Console, answer: Mapping[str, Any]) -> None:
     """Print a document's facts and its passages, as they are stored."""
     document = answer["document"]
     facts = [document["collection"], document["state"], f"version {document['version']}"]
     facts += [f"{document['n_chunks']} passages", f"{document['n_tokens']} tokens"]
+    facts += [f"took {document['seconds']:.1f} s"]
     out.print(Text.assemble((document["path"], "bold cyan"), f": {', '.join(facts)}"))
     if document["reason"]:
         out.print(Text(document["reason"], style="bold yellow"))
     for chunk in answer["chunks"]:
         out.print()
-        out.print(Text(f"[{chunk['ordinal'] + 1}] {place(chunk)}, {chunk['n_tokens']} tokens", style="bold"))
+        said = [place(chunk), f"{chunk['n_tokens']} tokens"]
+        if document["offsets_in_file"]:
+            said.append(f"characters {chunk['start']} to {chunk['end']}")
+        if not chunk["indexed"]:
+            said.append("not searched: other documents say the same")
+        out.print(Text(f"[{chunk['ordinal'] + 1}] {', '.join(said)}", style="bold"))
         out.print(chunk["text"])
 
 

@@ -18,7 +18,7 @@ from rag.errors import CannotListen
 from rag.models import ALL, slug
 from rag.settings import Settings, check_bind
 from rag.stored_models import Models, in_use
-from rag.terminal import count_progress, print_error, show_next_steps, show_report
+from rag.terminal import print_error, reading_progress, show_next_steps, show_report
 
 if TYPE_CHECKING:
     from engine.engine import Engine
@@ -110,11 +110,8 @@ def serve(settings: Settings, out: Console, *, find_models: Callable[[], Models]
 def _read_documents(settings: Settings, library: "Library", out: Console, url: str, started: float) -> None:
     """Bring the library up to the folder, say what to try, and keep watching."""
     try:
-        with count_progress() as bars:
-            task = bars.add_task("Reading documents", total=None)
-            report = library.reconcile(
-                on_progress=lambda now: bars.update(task, completed=now.n_done, total=now.n_total)
-            )
+        with reading_progress() as show:
+            report = library.reconcile(on_progress=lambda now: show(dataclasses.asdict(now)))
         library.start_watching()
         collections = [info.name for info in library.collections() if info.name != DEFAULT_COLLECTION]
     except LibraryClosed:

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from ingest.reconciler import DEFAULT_COLLECTION
+from ingest.reconciler import DEFAULT_COLLECTION, collection_of
+from ingest.report import IngestProgress
 from ingest.values import Chunk, DocumentInfo
 from rag.auth import Caller, caller_of
 from rag.errors import NotFound
@@ -62,9 +63,7 @@ def list_documents(request: Request, wanted: Annotated[Listing, Query()]) -> dic
         },
         "collections": _collections(service, caller, rows),
         # The name of the file that is being read may be none of this caller's business.
-        "progress": dataclasses.asdict(status.progress)
-        if status.progress and caller.collections is None
-        else None,
+        "progress": progress_of(status.progress) if status.progress and caller.collections is None else None,
         "max_upload_bytes": service.settings.max_upload_bytes,
     }
 
@@ -127,7 +126,21 @@ def _rows(service: Service, caller: Caller) -> list[dict[str, Any]]:
         collection = path.partition("/")[0]
         if path not in known and caller.sees(collection):
             rows.append(_waiting(path, collection, file_id, store))
+            known.add(path)
+    for file in service.library.pending():
+        if file.path not in known and caller.sees(collection := collection_of(file.path)):
+            row = _waiting(file.path, collection, path_id(file.path), store_id(collection))
+            rows.append({**row, "uploaded": False, "bytes": file.size})
     return rows
+
+
+def progress_of(progress: IngestProgress) -> dict[str, Any]:
+    """Describe how far a pass is, with its rate and the time left."""
+    return {
+        **dataclasses.asdict(progress),
+        "bytes_per_second": progress.bytes_per_second,
+        "seconds_left": progress.seconds_left,
+    }
 
 
 def _row(document: DocumentInfo, upload: tuple[str, str] | None) -> dict[str, Any]:
@@ -144,6 +157,8 @@ def _row(document: DocumentInfo, upload: tuple[str, str] | None) -> dict[str, An
         "n_chunks": document.n_chunks,
         "n_tokens": document.n_tokens,
         "bytes": document.size,
+        "seconds": document.seconds,
+        "indexed_at": document.indexed_at,
         "modified_at": document.mtime_ns // 10**9,
         # What lies in the folder by hand is deleted there, and only there.
         "uploaded": upload is not None,
@@ -160,6 +175,8 @@ def _waiting(path: str, collection: str, file_id: str, store: str) -> dict[str, 
         "state": "waiting",
         "modified_at": None,
         "uploaded": True,
+        "seconds": 0.0,
+        "indexed_at": None,
         **nothing,
     }
 

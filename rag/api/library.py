@@ -17,6 +17,9 @@ from starlette.background import BackgroundTask
 
 from engine.errors import EngineError
 from ingest.errors import IngestError
+from ingest.reconciler import collection_of
+from ingest.values import DocumentInfo
+from rag.api.documents import progress_of
 from rag.auth import caller_of
 from rag.errors import InvalidRequest
 from rag.models import ALL, slug
@@ -54,6 +57,7 @@ def status(request: Request) -> dict[str, Any]:
     service, caller = service_of(request), caller_of(request)
     engine, library = service.parts.engine, service.library
     documents = [document for document in library.documents() if caller.sees(document.collection)]
+    now = library.status()
     return {
         "models": {
             "chat": {"name": engine.chat.name} if engine.chat else None,
@@ -69,7 +73,23 @@ def status(request: Request) -> dict[str, Any]:
             for document in documents
             if document.state != "indexed"
         ],
-        "protections": library.status().protections,
+        "documents": [_facts(document) for document in documents],
+        "progress": progress_of(now.progress) if now.progress and caller.collections is None else None,
+        "n_waiting": sum(caller.sees(collection_of(file.path)) for file in library.pending()),
+        "protections": now.protections,
+    }
+
+
+def _facts(document: DocumentInfo) -> dict[str, Any]:
+    return {
+        "path": document.path,
+        "state": document.state,
+        "version": document.version,
+        "n_chunks": document.n_chunks,
+        "n_tokens": document.n_tokens,
+        "seconds": document.seconds,
+        "indexed_at": document.indexed_at,
+        "reason": document.reason,
     }
 
 
@@ -156,7 +176,7 @@ def _pass(library: Library) -> Iterator[str]:
     def run() -> None:
         try:
             report = library.reconcile(
-                on_progress=lambda progress: events.put({"progress": dataclasses.asdict(progress)})
+                on_progress=lambda progress: events.put({"progress": progress_of(progress)})
             )
             events.put({"report": dataclasses.asdict(report)})
         except (IngestError, EngineError) as error:

@@ -18,8 +18,11 @@ import numpy as np
 import pytest
 
 from ingest.errors import RecordError, RecordTooNew, StorageFull
+from ingest.pipeline import EMBED_TEXTS
 from ingest.record import Record
 from ingest.values import ChunkDraft, FileFacts, NewVersion
+from tests.ingest.kill_campaign import campaign
+from tests.ingest.test_partition import pdf
 
 if TYPE_CHECKING:
     from ingest.library import Library
@@ -344,3 +347,29 @@ def test_untouched_indexes_are_not_rebuilt(large: Place) -> None:
     library = large.open()
     assert library.check_indexes() is None
     assert library.status().n_index_rebuilds == 0
+
+
+def test_kill_campaign_in_short() -> None:
+    """`make kill-campaign` is the long form."""
+    assert campaign(2, 4, seed=int(time.time()), jobs=2) == 0
+
+
+def test_a_killed_pass_goes_on_from_the_last_batch(place: Place) -> None:
+    """A 500-page PDF killed in its fifth batch: only the rest is embedded."""
+    words = " ".join(f"word{n}" for n in range(60))
+    pages = [
+        [(11, f"Page {n} begins here."), *((11, f"{words} {n}.{k}") for k in range(3))] for n in range(500)
+    ]
+    place.write("long.pdf", pdf(*pages))
+    assert reconcile_killed(place, "ingest.record:Record:store_vectors", 4, "after") == -signal.SIGKILL
+    library = place.open()
+    assert library.documents() == []
+    place.embedder.n_embedded = 0
+    report = library.reconcile()
+    (document,) = library.documents()
+    texts = {c.text for c in library.document_chunks("long.pdf")}
+    assert document.n_chunks > 400
+    # Two batches are under way at a time: of four begun, three are stored, and not embedded again.
+    assert place.embedder.n_embedded <= len(texts) - 3 * EMBED_TEXTS
+    assert report.n_chunks_reused >= 3 * EMBED_TEXTS
+    assert library.check_indexes() is None

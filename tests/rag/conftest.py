@@ -16,7 +16,7 @@ from engine.chat_model import Delta, GenerationParams, TokenLogprob
 from engine.engine import EngineStatus
 from engine.errors import ContextTooLong
 from engine.scheduler import SchedulerStatus
-from ingest.library import LibraryStatus
+from ingest.library import LibraryStatus, PendingFile
 from ingest.values import Chunk, CollectionInfo, DocumentInfo, Hit
 from rag.language import terms
 
@@ -263,6 +263,9 @@ class FakeLibrary:
 
     def reconcile(self, *, on_progress: object = None) -> None:
         pass
+
+    def pending(self) -> list[PendingFile]:
+        return []
 
     def status(self) -> LibraryStatus:
         return LibraryStatus(

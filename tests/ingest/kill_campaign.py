@@ -1,0 +1,259 @@
+"""SECURITY 2: kill the process at named steps and at random moments; nothing may be lost, doubled or mixed.
+
+    python -m tests.ingest.kill_campaign --named 200 --random 200
+
+Every run begins with a library of one generation of documents, changes all of them, adds, moves and deletes
+some, and kills the pass that takes it in. Then queries must see whole versions only, and the next pass must
+bring exactly what the folder holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import logging
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import structlog
+
+from ingest.library import Library
+from tests.ingest.hashing_embedder import HashingEmbedder
+
+STEPS = (
+    "ingest.record:Record:store_vectors",
+    "ingest.record:Record:publish",
+    "ingest.record:Record:move",
+    "ingest.record:Record:delete",
+    "ingest.record:Record:drop_unused",
+    "ingest.record:Record:set_meta",
+    "ingest.dense_index:DenseIndex:upsert",
+    "ingest.dense_index:DenseIndex:delete",
+    "ingest.lexical_index:LexicalIndex:add",
+    "ingest.lexical_index:LexicalIndex:delete",
+    "ingest.lexical_index:LexicalIndex:commit",
+    "ingest.index_feed:IndexFeed:prune_queue",
+    "ingest.index_sync:IndexSync:apply",
+)
+KILLED = textwrap.dedent(
+    """
+    import importlib, os, signal, sys
+    from pathlib import Path
+    from ingest.library import Library
+    from tests.ingest.hashing_embedder import HashingEmbedder
+
+    data, documents, place, n, when = sys.argv[1:]
+    library = Library.open(
+        Path(data), documents_dir=Path(documents), embedder=HashingEmbedder(), settle_seconds=0
+    )
+    library._index_ready.wait()
+    if place:
+        module, owner, name = place.split(":")
+        target = getattr(importlib.import_module(module), owner)
+        step, calls = getattr(target, name), [0]
+
+        def stepping(*arguments, **named):
+            calls[0] += 1
+            if calls[0] == int(n) and when == "before":
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = step(*arguments, **named)
+            if calls[0] == int(n):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+
+        setattr(target, name, stepping)
+    print("begins", flush=True)
+    library.reconcile()
+    print("ends", flush=True)
+    library.close()
+    """
+)
+N_DOCUMENTS = 6
+ROOT = Path(__file__).parents[2]
+
+
+def text_of(name: str, generation: str) -> str:
+    """Write a document of several chunks, each of which carries its name and generation."""
+    sections = (
+        f"## {generation} {name} part {n}\n\n{f'{generation} {name} says word{n}. ' * 30}" for n in range(4)
+    )
+    return f"# {generation} {name}\n\n" + "\n\n".join(sections)
+
+
+def write(documents: Path, generation: str) -> dict[str, str]:
+    """Bring the folder to a generation; return what it holds: path to mark."""
+    for n in range(N_DOCUMENTS):
+        (documents / f"{n}.md").write_text(text_of(f"doc{n}", generation))
+    held = {f"{n}.md": generation for n in range(N_DOCUMENTS)}
+    (documents / "hr").mkdir(exist_ok=True)
+    if generation == "v1":
+        (documents / "gone.md").write_text(text_of("gone", "v1"))
+        (documents / "moving.md").write_text(text_of("moving", "v1"))
+        return held | {"gone.md": "v1", "moving.md": "v1"}
+    (documents / "gone.md").unlink(missing_ok=True)
+    (documents / "moving.md").rename(documents / "hr" / "moved.md")
+    (documents / "new.md").write_text(text_of("new", "v2"))
+    return held | {"hr/moved.md": "v1", "new.md": "v2"}
+
+
+class Campaign:
+    """Run after run on copies of one library."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._template = folder / "template"
+        (self._template / "documents").mkdir(parents=True)
+        write(self._template / "documents", "v1")
+        self._reconcile(self._template)
+
+    def run(self, number: int, step: str, n: int, when: str, delay: float | None) -> list[str]:
+        """Kill once; return what was wrong afterwards, or 'not reached' where the step did not come."""
+        place = self._folder / str(number)
+        shutil.copytree(self._template, place)
+        try:
+            held = write(place / "documents", "v2")
+            if not self._kill(place, step, n, when, delay):
+                return ["not reached"]
+            return self._faults(place, held)
+        finally:
+            shutil.rmtree(place)
+
+    def _kill(self, place: Path, step: str, n: int, when: str, delay: float | None) -> bool:
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, place / "data", place / "documents", step, str(n), when],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert child.stdout is not None
+        with child.stdout:
+            while (line := child.stdout.readline()) and b"begins" not in line:
+                pass
+            if delay is not None:
+                threading.Event().wait(delay)
+                child.kill()
+            child.stdout.read()
+        return child.wait(timeout=120) == -signal.SIGKILL
+
+    def _faults(self, place: Path, held: dict[str, str]) -> list[str]:
+        """Look at a killed library as it is, then after a pass."""
+        faults: list[str] = []
+        library = self._open(place)
+        try:
+            for path, marks in self._found(library).items():
+                if len(marks) > 1:
+                    faults.append(f"a query sees {marks} of {path}")
+            for document in library.documents():
+                marks = {mark_of(c.text) for c in library.document_chunks(document.path)}
+                if len(marks) > 1:
+                    faults.append(f"{document.path} is a mix of {marks}")
+            library.reconcile()
+            found = self._found(library)
+            if found != {path: {mark} for path, mark in held.items()}:
+                faults.append(f"after the next pass queries see {found}, not {held}")
+            for path in held:
+                chunks = library.document_chunks(path)
+                if len({c.ordinal for c in chunks}) != len(chunks) or len({c.text for c in chunks}) != len(
+                    chunks
+                ):
+                    faults.append(f"{path} has chunks twice")
+                n_parts = sum(c.text.count("word") for c in chunks)
+                if n_parts < 120:
+                    faults.append(f"{path} lost text: {n_parts} of 120 words")
+            if (wrong := library.check_indexes()) is not None:
+                faults.append(wrong)
+        finally:
+            library.close()
+        return faults
+
+    def _found(self, library: Library) -> dict[str, set[str]]:
+        """Return which generations of which documents both searches see."""
+        (vector,) = HashingEmbedder().embed(["says word1 doc"], kind="query")
+        hits = library.search_dense(vector, limit=200, collections=None)
+        hits += library.search_lexical("says word0 word1 word2 word3", limit=200, collections=None)
+        seen: dict[str, set[str]] = {}
+        for chunk in library.chunks([hit.chunk_id for hit in hits]):
+            seen.setdefault(chunk.path, set()).add(mark_of(chunk.text))
+        return seen
+
+    def _open(self, place: Path) -> Library:
+        return Library.open(
+            place / "data",
+            documents_dir=place / "documents",
+            embedder=HashingEmbedder(),
+            settle_seconds=0,
+        )
+
+    def _reconcile(self, place: Path) -> None:
+        library = self._open(place)
+        library.reconcile()
+        library.close()
+
+
+def mark_of(text: str) -> str:
+    """Return the generation that a chunk's text carries, both where it has both."""
+    return "+".join(mark for mark in ("v1", "v2") if mark in text)
+
+
+def campaign(n_named: int, n_random: int, *, seed: int, jobs: int, skip: int = 0) -> int:
+    """Run both kinds; print the sums; return the number of runs with a fault."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    draw = random.Random(seed)
+    began = time.monotonic()
+    steps = itertools.cycle(
+        (step, n, when) for n in (1, 2, 3, 5) for step in STEPS for when in ("before", "after")
+    )
+    named = itertools.islice(steps, skip, None)
+    with tempfile.TemporaryDirectory(prefix="quarry-kills-") as folder, ThreadPoolExecutor(jobs) as pool:
+        runs = Campaign(Path(folder))
+        counted = {"named": 0, "random": 0, "not reached": 0, "faults": 0}
+
+        def one(number: int) -> list[str]:
+            if number >= n_named:
+                return runs.run(number, "", 0, "", draw.uniform(0, 1.5))
+            # A step that a pass reaches only so often is replaced by the next one.
+            while (faults := runs.run(number, *next(named), None)) == ["not reached"]:
+                counted["not reached"] += 1
+            return faults
+
+        for number, faults in enumerate(pool.map(one, range(n_named + n_random))):
+            kind = "named" if number < n_named else "random"
+            if faults == ["not reached"]:  # the pass had ended before the moment came
+                counted["not reached"] += 1
+                continue
+            counted[kind] += 1
+            counted["faults"] += bool(faults)
+            for fault in faults:
+                print(f"{kind} kill {number}: {fault}", flush=True)
+    print(
+        f"{counted['named']} kills at named steps, {counted['random']} at random moments"
+        f" ({counted['not reached']} did not come), seed {seed}:"
+        f" {counted['faults']} with a fault; {time.monotonic() - began:.0f} s"
+    )
+    return counted["faults"]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.ingest.kill_campaign", description=__doc__)
+    parser.add_argument("--named", type=int, default=200)
+    parser.add_argument("--random", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--skip", type=int, default=0, help="begin so many named steps further on")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (default 2)")
+    options = parser.parse_args()
+    return (
+        1
+        if campaign(options.named, options.random, seed=options.seed, jobs=options.jobs, skip=options.skip)
+        else 0
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
