@@ -1,30 +1,32 @@
 """Answer a conversation: one stream of events, read by the HTTP API and by whoever comes later."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 from anyio import to_thread
 
 from engine.chat_model import Delta, GenerationParams
-from engine.errors import ContextTooLong, EngineClosed
+from engine.errors import ContextTooLong
+from ingest.values import DocumentInfo
 from rag.citations import FOOTER, CitationFilter, Source, annotations, footer, quote_text, supporting
-from rag.errors import InvalidRequest, NotReady
+from rag.errors import NotReady
+from rag.events import Called, End, Event, Retrieved, Text, Thought
 from rag.extract import best_sentences, extract
 from rag.focus import CLOSE_TO_BEST, LONGEST_ANSWER, GroundedSentences, is_small, short_prompt
 from rag.forms import Form, instruct
+from rag.generating import generate
 from rag.language import is_chinese
 from rag.links import Linking, MarkLinker
 from rag.models import Target
-from rag.ports import ChatModel, Engine, Generation, Message
+from rag.overview import Overview, recognise
+from rag.ports import ChatModel, Engine, Message
 from rag.prompt import disarm, pack
 from rag.query import Conversation, read_conversation, search_query
 from rag.retriever import Passage, Retriever
-from rag.thinking import ThoughtFilter
-from rag.tools import ToolCall, Tools, flatten, may_be_call
+from rag.tools import Tools, flatten, may_be_call
+from rag.whole_documents import Reader, answer_whole
 
 _NOTHING_FOUND = {
     "en": "The documents do not say anything about this.",
@@ -82,61 +84,6 @@ class Parts:
     answer_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Retrieved:
-    """The search is done; the numbered sources that the answer may cite."""
-
-    query: str
-    sources: tuple[Source, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Started:
-    """The prompt was admitted; text follows when it has been read."""
-
-    n_prompt_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Text:
-    """A piece of the answer. `deltas` is what the model said for it, before repair."""
-
-    text: str
-    deltas: tuple[Delta, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Thought:
-    """A piece of what the model thinks before it answers."""
-
-    text: str
-    n_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Called:
-    """The model calls tools of the client."""
-
-    calls: tuple[ToolCall, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The answer is complete."""
-
-    finish_reason: str
-    n_prompt_tokens: int
-    n_completion_tokens: int
-    sources: tuple[Source, ...] = ()
-    cited: tuple[int, ...] = ()
-    annotations: tuple[dict[str, Any], ...] = ()
-    n_thought_tokens: int = 0
-    queued_s: float = 0.0
-
-
-Event = Retrieved | Started | Thought | Text | Called | End
-
-
 async def answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
     """Yield Retrieved (where documents are asked), Started (where a model writes), Text…, End.
 
@@ -187,6 +134,12 @@ async def _answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
 
 
 async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) -> AsyncGenerator[Event, None]:
+    overview = None if ask.form is not None else await to_thread.run_sync(_overview, ask, conversation, parts)
+    if overview is not None:
+        async with aclosing(_whole(ask, overview, conversation, parts)) as events:
+            async for event in events:
+                yield event
+        return
     query = search_query(conversation)
     search = partial(
         parts.retriever.search,
@@ -260,6 +213,33 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
         sources=prompt.sources,
         cited=tuple(marks.cited),
         annotations=tuple(annotations(written, prompt.sources)),
+    )
+
+
+def _overview(ask: Ask, conversation: Conversation, parts: Parts) -> Overview | None:
+    library, collections = parts.retriever.library, ask.target.collections
+
+    def documents() -> list[DocumentInfo]:
+        return [d for d in library.documents() if collections is None or d.collection in collections]
+
+    return recognise(conversation.question, documents)
+
+
+def _whole(
+    ask: Ask, overview: Overview, conversation: Conversation, parts: Parts
+) -> AsyncGenerator[Event, None]:
+    chat, chinese = parts.engine.chat, is_chinese(conversation.question)
+    reader = None
+    if chat is not None and not is_small(chat):
+        room, params = _budget(ask, chat, parts)
+        reader = Reader(chat, room, params)
+    return answer_whole(
+        overview,
+        parts.retriever.library,
+        collections=ask.target.collections,
+        chinese=chinese,
+        with_footer=ask.with_footer,
+        reader=reader,
     )
 
 
@@ -422,86 +402,6 @@ async def _from_model(
     async with aclosing(generate(chat, token_ids, params)) as pieces:
         async for piece in pieces:
             yield piece
-
-
-async def generate(
-    chat: ChatModel, token_ids: Sequence[int], params: GenerationParams, *, with_thoughts: bool = True
-) -> AsyncGenerator[Event, None]:
-    """Continue a prompt: Started, Thought…, Text…, End. Without thoughts, all is text.
-
-    Raises: InvalidRequest, what the engine raises.
-    """
-    start = _Start(chat, token_ids, params)
-    try:
-        generation = await to_thread.run_sync(start.run)
-    except asyncio.CancelledError:
-        start.leave()
-        raise
-    except ValueError as error:  # the prompt is ours: what is left is a bias outside the vocabulary
-        raise InvalidRequest(str(error), param="logit_bias") from error
-    try:
-        yield Started(len(token_ids))
-        finish_reason = None
-        thoughts = None
-        if with_thoughts and chat.thinks and params.grammar is None:
-            thoughts = ThoughtFilter(is_open=chat.opens_thought(token_ids))
-        n_thought_tokens = 0
-        async for delta in generation:
-            finish_reason = delta.finish_reason
-            for piece in _pieces(delta, thoughts):
-                if isinstance(piece, Thought):
-                    n_thought_tokens += piece.n_tokens
-                yield piece
-        if finish_reason is None or finish_reason == "cancelled":
-            raise EngineClosed("the engine ended the generation before it was complete")
-        yield End(
-            finish_reason,
-            generation.n_prompt_tokens,
-            generation.n_completion_tokens,
-            n_thought_tokens=n_thought_tokens,
-            queued_s=generation.queued_s,
-        )
-    finally:
-        generation.cancel()
-
-
-def _pieces(delta: Delta, thoughts: ThoughtFilter | None) -> Iterator[Thought | Text]:
-    if thoughts is None:
-        if delta.text or delta.logprobs:
-            yield Text(delta.text, (delta,))
-        return
-    parts = thoughts.feed(delta.text)
-    if delta.finish_reason is not None:
-        parts += thoughts.flush()
-    n_tokens = delta.n_tokens
-    for kind, text in parts:
-        if kind == "thought":
-            yield Thought(text, n_tokens)
-        else:
-            yield Text(text, (replace(delta, n_tokens=n_tokens),))
-        n_tokens = 0
-
-
-class _Start:
-    """A generation that a thread admits. Whoever waits for it may leave before: it is cancelled then."""
-
-    def __init__(self, chat: ChatModel, token_ids: Sequence[int], params: GenerationParams) -> None:
-        self._admit = partial(chat.generate, token_ids, params)
-        self._generation: Generation | None = None
-        self._is_left = False
-
-    def run(self) -> Generation:
-        """Admit it, in any thread."""
-        self._generation = self._admit()
-        if self._is_left:
-            self._generation.cancel()
-        return self._generation
-
-    def leave(self) -> None:
-        """Cancel it, now or as soon as it is admitted."""
-        self._is_left = True
-        if self._generation is not None:
-            self._generation.cancel()
 
 
 async def _without_model(conversation: Conversation) -> AsyncGenerator[Event, None]:

@@ -29,8 +29,9 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
 from rag import wire
-from rag.answer import Ask, Called, End, Event, Parts, Text, Thought, answer
+from rag.answer import Ask, Parts, answer
 from rag.chat_request import read_chat
+from rag.events import Called, End, Event, Text, Thought
 from rag.models import ALL, resolve_chat
 from rag.ports import Embedder, Engine, Library
 from rag.retriever import Passage, Retriever

@@ -79,7 +79,7 @@ class Retriever:
         """`rerank_candidates`: how many of the best that the searches found the reranker reads."""
         self.embedder = embedder
         self._reranker = reranker
-        self._library = library
+        self.library = library
         self._limit = limit
         self._candidates = candidates
         self._reranked_most = rerank_candidates
@@ -122,11 +122,11 @@ class Retriever:
         nearness = UNKNOWN if side == "words" else self._calibration().of(chinese=is_chinese(query))
         shares: dict[int, float] = {}
         if side != "meaning":
-            lexical = self._library.search_lexical(query, limit=n_candidates, collections=collections)
+            lexical = self.library.search_lexical(query, limit=n_candidates, collections=collections)
             shares = {hit.chunk_id: hit.score for hit in lexical}
         cosines = self._cosines(query, collections, n_candidates, shares) if nearness.trust else {}
         ranked = fuse(cosines, shares, nearness)
-        chunks = {chunk.id: chunk for chunk in self._library.chunks([chunk_id for chunk_id, _ in ranked])}
+        chunks = {chunk.id: chunk for chunk in self.library.chunks([chunk_id for chunk_id, _ in ranked])}
         asked = terms(query)
         found: list[tuple[Chunk, float, float]] = []
         for chunk_id, score in ranked:
@@ -156,14 +156,14 @@ class Retriever:
         return [(chunk, float(score), near) for (chunk, _, near), score in ranked[:limit]]
 
     def _n_chunks(self, collections: frozenset[str] | None) -> int:
-        known = self._library.collections()
+        known = self.library.collections()
         return sum(info.n_chunks for info in known if collections is None or info.name in collections)
 
     def is_empty(self, collections: frozenset[str] | None = None) -> bool:
         """Tell whether there is nothing to search."""
         return not any(
             known.n_chunks
-            for known in self._library.collections()
+            for known in self.library.collections()
             if collections is None or known.name in collections
         )
 
@@ -178,10 +178,10 @@ class Retriever:
         if self.embedder is None:
             return {}
         vector = self.embedder.embed([_shorten(query, self.embedder)], kind="query")[0]
-        hits = self._library.search_dense(vector, limit=limit, collections=collections)
+        hits = self.library.search_dense(vector, limit=limit, collections=collections)
         cosines = {hit.chunk_id: hit.score for hit in hits}
         missing = [chunk_id for chunk_id in others if chunk_id not in cosines]
-        return cosines | self._library.cosines(vector, missing)
+        return cosines | self.library.cosines(vector, missing)
 
     def _calibration(self) -> Calibration:
         with self._calibrating:
@@ -206,6 +206,11 @@ def _merge(found: Sequence[tuple[Chunk, float, float]]) -> list[Passage]:
             run.append(after)
         passages.append(_passage(run))
     return sorted(passages, key=lambda passage: -passage.score)
+
+
+def passage_of(chunks: Sequence[Chunk]) -> Passage:
+    """Make a passage of chunks that follow one another in a document, found without a search."""
+    return _passage([(chunk, 0.0, 0.0) for chunk in chunks])
 
 
 def _passage(run: Sequence[tuple[Chunk, float, float]]) -> Passage:

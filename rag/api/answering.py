@@ -6,8 +6,9 @@ from contextlib import aclosing
 
 import structlog
 
-from rag.answer import Ask, Called, End, Retrieved, Text, Thought
+from rag.answer import Ask
 from rag.choices import Numbered, answer_all
+from rag.events import Called, End, Retrieved, Text, Thought
 from rag.service import Service
 from rag.sse import Patient
 

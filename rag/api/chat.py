@@ -14,13 +14,14 @@ from starlette.responses import JSONResponse, Response
 
 from rag import sse, wire
 from rag.admission import places_of
-from rag.answer import Ask, Called, End, Event, Retrieved, Text, Thought
+from rag.answer import Ask
 from rag.api import answering
 from rag.auth import Caller, caller_of
 from rag.chat_request import read_chat
 from rag.choices import Numbered
 from rag.citations import Source
 from rag.errors import error_body, to_api_error
+from rag.events import Called, End, Event, Retrieved, Text, Thought
 from rag.service import Service, linking_for, service_of, unless_gone
 
 if TYPE_CHECKING:

@@ -16,11 +16,12 @@ from engine.chat_model import Delta
 from engine.errors import ContextTooLong
 from rag import sse, wire
 from rag.admission import places_of
-from rag.answer import End, Event, Text, generate
 from rag.api import answering
 from rag.auth import Caller, caller_of
 from rag.choices import Numbered, side_by_side, with_seed
 from rag.errors import InvalidRequest, UnsupportedParameter, error_body, to_api_error
+from rag.events import End, Event, Text
+from rag.generating import generate
 from rag.ports import ChatModel
 from rag.service import Service, service_of, unless_gone
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rag import wire
-from rag.answer import Called, End, Event, Retrieved, Text, Thought
 from rag.citations import Source
+from rag.events import Called, End, Event, Retrieved, Text, Thought
 from rag.tools import ToolCall
 
 Json = dict[str, Any]
