@@ -1,5 +1,6 @@
 """Answer questions about documents as a whole, with sources and visible progress."""
 
+import re
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ _MOST_LISTED = 50
 _MOST_CHANGES = 30
 _MOST_QUOTED = 8
 _PARTIAL_TOKENS = 256
+_STATEMENT = re.compile(r"[.!。！；;]\W*$")
 _WORDS = {
     "en": {
         "none": "There are no documents yet.",
@@ -191,11 +193,14 @@ async def _quoted_summary(
         Source(number, passage_of([chunk]), chunk.text) for number, chunk in enumerate(parts[::step], 1)
     )
     yield Retrieved("", sources)
-    lines = [
-        f"- “{quote_text(' '.join(next(iter(sentences(s.passage.text)), '').split()))}” [{s.number}]"
-        for s in sources
-    ]
+    lines = [f"- “{quote_text(_first_statement(s.passage.text))}” [{s.number}]" for s in sources]
     yield Text("\n".join((said["quoted"].format(path=quote_text(document.path)), "", *lines)))
+
+
+def _first_statement(text: str) -> str:
+    """Give the first sentence that says something: no heading, and no question."""
+    found = [" ".join(sentence.split()) for sentence in sentences(text)]
+    return next((s for s in found if _STATEMENT.search(s)), found[0] if found else "")
 
 
 async def _summary(
