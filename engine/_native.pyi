@@ -79,6 +79,18 @@ class ThreadPool:
     n_threads: int
     instruction_set: str
 
+    def observe(self, collector: ImportanceCollector | None) -> None:
+        """Show every matrix product of models on these threads to `collector`, until None is given."""
+
+class MatmulObserver: ...
+
+class ImportanceCollector(MatmulObserver):
+    """Sums up the squares of what a model's matrices are multiplied by."""
+
+    def __init__(self) -> None: ...
+    def sums(self) -> list[tuple[str, int, list[float], list[int]]]:
+        """Of each tensor seen: name, width, sums [parts * width], rows seen [parts]; a part is an expert."""
+
 class SamplingParams:
     """How to draw the next token. Ranges are checked here; ValueError names the field and its range."""
 
@@ -179,6 +191,8 @@ class Decoder:
         """
     def logits(self, token_ids: NDArray[np.int32]) -> NDArray[np.float32]:
         """Logits after each token of a sequence on its own, [n_tokens, vocab_size]. Raises: as `step`."""
+    def next_logprobs(self, token_ids: NDArray[np.int32], first: int) -> NDArray[np.float32]:
+        """Natural logarithms of the probabilities of token_ids[first + 1:], each after those before it."""
 
 class Encoder:
     """A bidirectional model that turns token sequences into vectors. Not re-entrant."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rag.model_commands import register
+
 if TYPE_CHECKING:
     from rag.settings import Settings
 
@@ -23,6 +25,7 @@ app = typer.Typer(
 )
 models_app = typer.Typer(help="List, fetch and show models.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(models_app, name="models")
+register(app)
 
 ModelOption = Annotated[str, typer.Option("--model", "-m", help="quarry, or quarry-COLLECTION.")]
 

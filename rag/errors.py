@@ -4,6 +4,7 @@ RagError
 ├── SettingsError             a setting that cannot be used; names the variable, the value and the range
 │   └── UnsafeBind            an address that others can reach, without an API key
 ├── OutsideDocuments          a path that is not in the documents folder
+├── BadText                   a text file that cannot be read as text
 ├── CannotListen              a port in use, a forbidden one, an address of another machine
 ├── ServiceFailed             the running service answered the command line with an error, or not at all
 └── ApiError                  an answer in OpenAI's error form: status, type, code, param
@@ -45,6 +46,10 @@ class UnsafeBind(SettingsError):
 
 class OutsideDocuments(RagError):
     """A path that is not in the documents folder."""
+
+
+class BadText(RagError):
+    """A text file that cannot be read as text."""
 
 
 class CannotListen(RagError):

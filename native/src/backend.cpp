@@ -57,7 +57,7 @@ Backend::Backend(std::size_t n_threads, std::string_view instruction_set)
 Weight Backend::load(const GgufFile& file, const GgufTensor& tensor, RowOrder order, HeadShape heads) {
     const TensorType& type = *tensor.type;
     GgufFile::check_readable(tensor);
-    Weight weight{type.layout, tensor.rows(), tensor.width(), {}, {}};
+    Weight weight{type.layout, tensor.rows(), tensor.width(), {}, {}, tensor.name};
     const std::size_t row_bytes = weight.width / type.block_weights * type.block_bytes;
     const std::size_t step = tile_bytes(type.layout, weight.width);
     weight.tiles = LazyMemory(tiles_of(weight.rows) * step);
@@ -186,6 +186,9 @@ void Backend::matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
                           std::initializer_list<Projection> projections, Rounding rounding,
                           std::size_t part) {
     const auto quantized = [](const Projection& p) { return is_quantized(p.weight->layout); };
+    if (observer_ != nullptr) {
+        for (const Projection& p : projections) observer_->see(*p.weight, part, x.row(first), n, x.width());
+    }
     const bool fine = rounding == Rounding::fine;
     if (std::any_of(projections.begin(), projections.end(), quantized)) {
         if (fine) grow(residual_, n * x.width() * sizeof(float));

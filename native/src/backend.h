@@ -5,8 +5,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <mutex>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -39,6 +41,16 @@ struct Weight {
     std::size_t width = 0;
     LazyMemory tiles;
     std::vector<float> bias;  // padded to whole tiles; empty where there is none
+    std::string name{};       // of the tensor
+};
+
+// Hears of every product before it is computed.
+class MatmulObserver {
+  public:
+    virtual ~MatmulObserver() = default;
+    // x [n][width] is to be multiplied by matrix `part` of `weight`.
+    virtual void see(const Weight& weight, std::size_t part, const float* x, std::size_t n,
+                     std::size_t width) = 0;
 };
 
 // How rows of a projection are ordered in the file, within each head.
@@ -102,6 +114,11 @@ class Backend {
     const char* instruction_set() const { return kernels_.name; }
     // Held by a model while it computes: the threads serve one at a time.
     std::mutex& mutex() { return mutex_; }
+    // nullptr ends it. Takes the mutex.
+    void observe(std::shared_ptr<MatmulObserver> observer) {
+        const std::lock_guard lock(mutex_);
+        observer_ = std::move(observer);
+    }
 
     Weight load(const GgufFile& file, const GgufTensor& tensor, RowOrder order = RowOrder::halves,
                 HeadShape heads = {1, 0});
@@ -194,6 +211,7 @@ class Backend {
     const Kernels& kernels_;
     ThreadPool pool_;
     std::mutex mutex_;
+    std::shared_ptr<MatmulObserver> observer_;
     Prepared floats_, bytes_, residual_bytes_;
     LazyMemory residual_;              // [n][width]
     std::vector<LazyMemory> scratch_;  // of attention, one a thread

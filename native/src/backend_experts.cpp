@@ -17,7 +17,7 @@ Weight Backend::load_experts(const GgufFile& file, const GgufTensor& tensor) {
     const std::size_t n_tiles = (rows + kTileRows - 1) / kTileRows;
     const std::size_t row_bytes = width / type.block_weights * type.block_bytes;
     const std::size_t step = tile_bytes(type.layout, width);
-    Weight weight{type.layout, rows, width, LazyMemory(n_experts * n_tiles * step), {}};
+    Weight weight{type.layout, rows, width, LazyMemory(n_experts * n_tiles * step), {}, tensor.name};
     pool_.parallel(n_experts * n_tiles, [&](std::size_t i, std::size_t) {
         const std::size_t first = i % n_tiles * kTileRows;
         const std::byte* packed_rows[kTileRows] = {};

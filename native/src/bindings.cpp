@@ -14,6 +14,7 @@
 #include "causal_encoder.h"
 #include "decoder.h"
 #include "encoder.h"
+#include "importance.h"
 #include "quantizer.h"
 
 namespace nb = nanobind;
@@ -168,6 +169,25 @@ void set_mask(Sequence& sequence, std::optional<Mask> allowed) {
                               : std::vector<std::uint32_t>{});
 }
 
+Floats next_logprobs(Decoder& decoder, const TokenIds& tokens, std::size_t first) {
+    std::vector<float> values;
+    {
+        const nb::gil_scoped_release release;
+        values = decoder.next_logprobs(span(tokens), first);
+    }
+    const std::size_t n = values.size();
+    return to_numpy(std::move(values), {n});
+}
+
+// Name, width, sums of squares [parts * width], rows seen [parts].
+nb::list importance_sums(const ImportanceCollector& collector) {
+    nb::list out;
+    for (const auto& [name, sums] : collector.sums()) {
+        out.append(nb::make_tuple(text(name), sums.width, nb::cast(sums.squares), nb::cast(sums.counts)));
+    }
+    return out;
+}
+
 Floats logits(Decoder& decoder, const TokenIds& tokens) {
     std::vector<float> values;
     {
@@ -276,10 +296,15 @@ void bind_sampling(nb::module_& m) {
 }
 
 void bind_models(nb::module_& m) {
+    nb::class_<MatmulObserver>(m, "MatmulObserver");
+    nb::class_<ImportanceCollector, MatmulObserver>(m, "ImportanceCollector")
+        .def(nb::init<>())
+        .def("sums", &importance_sums);
     nb::class_<Backend>(m, "ThreadPool")
         .def(nb::new_(&make_backend), "n_threads"_a, "instruction_set"_a = "auto")
         .def_prop_ro("n_threads", &Backend::n_threads)
-        .def_prop_ro("instruction_set", &Backend::instruction_set);
+        .def_prop_ro("instruction_set", &Backend::instruction_set)
+        .def("observe", &Backend::observe, "collector"_a.none(), nb::call_guard<nb::gil_scoped_release>());
     nb::class_<Sequence>(m, "Sequence")
         .def_prop_ro("n_cached", &Sequence::n_cached)
         .def_prop_ro("n_blocks", [](const Sequence& s) { return s.blocks().size(); })
@@ -306,7 +331,8 @@ void bind_models(nb::module_& m) {
         .def_prop_ro("cache_bytes", [](const Decoder& d) { return d.cache().n_bytes(); })
         .def("new_sequence", &Decoder::new_sequence, "sampling"_a, "tenant"_a = nb::none())
         .def("step", &step, "batch"_a)
-        .def("logits", &logits, "token_ids"_a);
+        .def("logits", &logits, "token_ids"_a)
+        .def("next_logprobs", &next_logprobs, "token_ids"_a, "first"_a);
     nb::class_<CausalEncoder>(m, "CausalEncoder")
         .def(nb::init<std::shared_ptr<const GgufFile>, std::shared_ptr<Backend>>(), "file"_a, "pool"_a,
              nb::call_guard<nb::gil_scoped_release>())

@@ -1,6 +1,7 @@
 #include "decoder.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace quarry {
@@ -115,22 +116,45 @@ std::vector<SampledToken> Decoder::draw(const BatchEntry& entry, const Buffer& l
     return drawn;
 }
 
-std::vector<float> Decoder::logits(std::span<const std::int32_t> tokens) {
+template <class Each>
+void Decoder::each_logits(std::span<const std::int32_t> tokens, std::size_t first, const Each& each) {
     const std::lock_guard lock(backend_->mutex());
     Sequence sequence(prefixes_, vocab_size(), {}, std::nullopt);
-    std::vector<float> all(tokens.size() * vocab_size());
-    for (std::size_t first = 0; first < tokens.size(); first += kLogitRows) {
-        const auto slice = tokens.subspan(first, std::min(kLogitRows, tokens.size() - first));
+    std::vector<float> values(vocab_size());
+    for (std::size_t at = 0; at < tokens.size(); at += kLogitRows) {
+        const auto slice = tokens.subspan(at, std::min(kLogitRows, tokens.size() - at));
         const BatchEntry entry{&sequence, slice, 0};
         check({&entry, 1});
-        std::vector<std::size_t> rows(slice.size());
-        for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = i;
+        std::vector<std::size_t> rows;
+        for (std::size_t i = first > at ? first - at : 0; i < slice.size(); ++i) rows.push_back(i);
         const Buffer& slice_logits = forward({&entry, 1}, rows);
         for (std::size_t i = 0; i < rows.size(); ++i) {
-            backend_->read(slice_logits, i, all.data() + (first + i) * vocab_size());
+            backend_->read(slice_logits, i, values.data());
+            each(at + rows[i], values);
         }
     }
+}
+
+std::vector<float> Decoder::logits(std::span<const std::int32_t> tokens) {
+    std::vector<float> all(tokens.size() * vocab_size());
+    each_logits(tokens, 0, [&](std::size_t position, std::span<const float> values) {
+        std::copy(values.begin(), values.end(),
+                  all.begin() + static_cast<std::ptrdiff_t>(position * vocab_size()));
+    });
     return all;
+}
+
+std::vector<float> Decoder::next_logprobs(std::span<const std::int32_t> tokens, std::size_t first) {
+    std::vector<float> logprobs;
+    each_logits(tokens, first, [&](std::size_t position, std::span<const float> values) {
+        if (position + 1 >= tokens.size()) return;
+        const float top = *std::max_element(values.begin(), values.end());
+        double total = 0;
+        for (const float value : values) total += std::exp(value - top);
+        const auto next = static_cast<std::size_t>(tokens[position + 1]);
+        logprobs.push_back(static_cast<float>(values[next] - top - std::log(total)));
+    });
+    return logprobs;
 }
 
 }  // namespace quarry

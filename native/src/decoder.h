@@ -51,8 +51,13 @@ class Decoder {
     std::vector<std::vector<SampledToken>> step(std::span<const BatchEntry> batch);
     // [tokens.size()][vocab_size]
     std::vector<float> logits(std::span<const std::int32_t> tokens);
+    // Logarithms of the probabilities of tokens[first + 1 ..], each after those before it.
+    std::vector<float> next_logprobs(std::span<const std::int32_t> tokens, std::size_t first);
 
   private:
+    // Calls each(position, logits) after the tokens from `first` on.
+    template <class Each>
+    void each_logits(std::span<const std::int32_t> tokens, std::size_t first, const Each& each);
     void check(std::span<const BatchEntry> batch) const;
     // Takes cache blocks and runs the model; the logits of the rows `outputs`, valid until the next call.
     const Buffer& forward(std::span<const BatchEntry> batch, std::span<const std::size_t> outputs);
