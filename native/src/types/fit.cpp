@@ -293,15 +293,16 @@ AffineBlock fit_affine_block(const float* x, const float* importance, const Affi
 }
 
 void round_to_largest(std::span<const float> scales, int least, SignedBlock& block) {
+    const std::size_t n_groups = std::min(scales.size(), kMostGroups);
     const float largest = largest_of(scales);
     if (std::fabs(largest) < kNothing) {
         block.scale = 0;
-        std::fill_n(block.factors, scales.size(), std::int8_t{0});
+        std::fill_n(block.factors, n_groups, std::int8_t{0});
         return;
     }
     const float inverse = static_cast<float>(least) / largest;
     block.scale = f32_to_f16(1.0f / inverse);
-    for (std::size_t g = 0; g < scales.size(); ++g) {
+    for (std::size_t g = 0; g < n_groups; ++g) {
         block.factors[g] = static_cast<std::int8_t>(nearest_within(inverse * scales[g], least, -least - 1));
     }
 }
