@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench import fixtures, machine, product
+from bench import fixtures, ingestion, machine, product
 from bench.cases import Case, shape_cases, starter_cases
 from bench.report import number, save, table_of
 from bench.turns import Row, Sides, compare, compare_fresh
@@ -29,6 +29,11 @@ RESULTS = ROOT / "bench" / "results.json"
 
 PRODUCT: dict[str, Callable[[], list[Row]]] = {
     "retrieve/10k": lambda: product.retrieve(fixtures.CACHE / "retrieve-10k"),
+    "ingest/read/mixed": lambda: ingestion.read_mixed(fixtures.CACHE / "corpus", fixtures.models_folder()),
+    "ingest/read/one": lambda: ingestion.read_one(fixtures.models_folder()),
+    "ingest/rescan/20k_s": ingestion.rescan,
+    "ingest/change/1mb_chunks": lambda: ingestion.change_one(fixtures.models_folder()),
+    "ingest/memory/mib_per_1000": ingestion.memory,
     "build/native_s": product.build,
     "start/second_s": lambda: product.second_start(fixtures.CACHE / "start", fixtures.models_folder()),
 }

@@ -48,12 +48,22 @@ def _articles(element: Element) -> Iterator[Element]:
         yield element
         return
     if before := element.text[: matches[0].start()].strip():
-        yield dataclasses.replace(element, text=before)
+        begin = element.text.index(before)
+        yield _part(element, element.kind, begin, begin + len(before), level=element.level)
     ends = [*(match.start() for match in matches[1:]), len(element.text)]
     for match, end in zip(matches, ends, strict=True):
-        yield Element("Title", match[1], level=_ARTICLE_LEVEL, page=element.page)
+        yield _part(element, "Title", *match.span(1), level=_ARTICLE_LEVEL)
         if body := element.text[match.end() : end].strip():
-            yield Element("NarrativeText", body, page=element.page)
+            begin = element.text.index(body, match.end())
+            yield _part(element, "NarrativeText", begin, begin + len(body))
+
+
+def _part(element: Element, kind: str, begin: int, end: int, *, level: int | None = None) -> Element:
+    """Return a part of an element, with its place where the whole has an exact one."""
+    start, stop = element.start, element.end
+    if start is not None and stop is not None and stop - start == len(element.text):
+        start, stop = start + begin, start + end
+    return Element(kind, element.text[begin:end], level=level, page=element.page, start=start, end=stop)
 
 
 def _ranked(element: Element, levels: dict[str, int]) -> Element:

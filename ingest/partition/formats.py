@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 import zipfile
 from typing import IO, TYPE_CHECKING
 
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from ingest.partition.limits import Limits
     from ingest.values import Element
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 # suffix -> module, function; the module is imported when the first such file comes
 READERS: dict[str, tuple[str, str]] = {
     ".txt": ("plain", "read_text"),
     ".text": ("plain", "read_text"),
     ".log": ("plain", "read_text"),
-    ".md": ("plain", "read_markdown"),
-    ".markdown": ("plain", "read_markdown"),
+    ".md": ("markdown", "read_markdown"),
+    ".markdown": ("markdown", "read_markdown"),
     ".html": ("plain", "read_html"),
     ".htm": ("plain", "read_html"),
     ".xhtml": ("plain", "read_html"),
@@ -96,7 +99,9 @@ def read(file: IO[bytes], suffix: str, limits: Limits) -> list[Element]:
         raise PartitionError(f"damaged, or not a {suffix} file: {error}") from error
     # JSON and XML can spell half a surrogate pair, which is no character and cannot be stored.
     elements = [
-        dataclasses.replace(element, text=element.text.encode("utf-8", "ignore").decode())
+        dataclasses.replace(element, text=_SURROGATE.sub("", element.text))
+        if _SURROGATE.search(element.text)
+        else element
         for element in elements
     ]
     n = sum(len(element.text) for element in elements)

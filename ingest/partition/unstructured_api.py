@@ -47,13 +47,6 @@ def read_text(text: str) -> list[Element]:
     return _elements(partition_text(text=text, languages=_LANGUAGES), repair_titles=True)
 
 
-def read_markdown(text: str) -> list[Element]:
-    """Partition Markdown; heading levels, tables and code survive."""
-    from unstructured.partition.md import partition_md
-
-    return _elements(partition_md(text=text, languages=_LANGUAGES))
-
-
 def read_html(text: str) -> list[Element]:
     """Partition HTML."""
     from unstructured.partition.html import partition_html

@@ -1,0 +1,183 @@
+"""Rows on ingestion: reading, looking again, what a change costs, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+from bench.corpus import Writer, write_corpus
+from bench.product import HashEmbedder
+from bench.turns import Row
+from bench.worker import ROOT, BenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ingest.units import CountTokens
+    from ingest.values import NewVersion
+
+
+def read_mixed(folder: Path, models: Path) -> list[Row]:
+    """Read and cut 1,000 mixed files with two readers, tokens counted by the starter embedder's tokenizer."""
+    write_corpus(folder)
+    n_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    seconds = min(_read(folder, _starter_tokens(models))[0] for _ in range(2))
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.plain_unstructured", str(folder)],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+        env=os.environ | {"DO_NOT_TRACK": "1", "SCARF_NO_ANALYTICS": "true"},
+    )  # fmt: skip
+    if done.returncode:
+        raise BenchError(f"unstructured failed: {done.stderr[-300:]}")
+    peer = json.loads(done.stdout.splitlines()[-1])["seconds"]
+    ours_rate, peer_rate = n_bytes / 1e6 / seconds, n_bytes / 1e6 / peer
+    name = "unstructured.partition.auto + RecursiveCharacterTextSplitter"
+    return [Row("ingest/read/mixed", ours_rate, peer_rate, name, "MB/s", ours_rate / peer_rate)]
+
+
+def read_one(models: Path) -> list[Row]:
+    """Read a PDF of 300 pages and a Markdown file of 2 MB, each from starting the reader to its chunks."""
+    writer = Writer(13)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in (
+            ("pdf-300-pages", _pdf(writer, 300)),
+            ("markdown-2mb", writer.md(2_000_000)),
+        ):
+            place = Path(folder) / name
+            place.mkdir()
+            (place / f"a.{name.partition('-')[0].replace('markdown', 'md')}").write_bytes(content)
+            seconds, versions = _read(place, _starter_tokens(models))
+            if not versions or not versions[0].chunks:
+                raise BenchError(f"nothing was read of {name}")
+            rows.append(Row(f"ingest/read/{name}_s", seconds, None, None, "s", None))
+    return rows
+
+
+def rescan() -> list[Row]:
+    """Look through an unchanged folder of 20,000 files."""
+    from ingest.library import Library
+    from ingest.reconciler import collection_of, scan
+    from ingest.values import NewVersion as Version
+
+    with tempfile.TemporaryDirectory() as name:
+        documents = Path(name) / "documents"
+        for n in range(20_000):
+            file = documents / f"folder{n % 100}" / f"file-{n}.md"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"# Document {n}\n")
+        library = Library.open(Path(name) / "data", documents_dir=documents, embedder=HashEmbedder())
+        try:
+            found = list(scan(documents).files.values())
+            # Known without being read: what is timed is the looking.
+            for start in range(0, len(found), 1000):
+                library.record.publish(
+                    *(
+                        Version(file.path, collection_of(file.path), file.facts, b"x" * 32, "", ())
+                        for file in found[start : start + 1000]
+                    )
+                )
+            library.check_indexes()
+            start_s = perf_counter()
+            report = library.reconcile()
+            seconds = perf_counter() - start_s
+            if report.unchanged != 20_000:
+                raise BenchError(f"{report.unchanged} of 20,000 files were taken for unchanged")
+        finally:
+            library.close()
+    return [Row("ingest/rescan/20k_s", seconds, None, None, "s", None)]
+
+
+def change_one(models: Path) -> list[Row]:
+    """Change one paragraph in a Markdown file of 1 MB; count the chunks that are embedded again."""
+    writer = Writer(14)
+    text = writer.md(1_000_000).decode()
+    paragraphs = text.split("\n\n")
+    paragraphs[len(paragraphs) // 3] = "This paragraph was changed. It says something else now."
+    hashes = []
+    with tempfile.TemporaryDirectory() as folder:
+        for content in (text, "\n\n".join(paragraphs)):
+            (Path(folder) / "a.md").write_text(content)
+            _, versions = _read(Path(folder), _starter_tokens(models))
+            hashes.append({draft.text_hash for draft in versions[0].chunks})
+    touched = len(hashes[1] - hashes[0])
+    return [Row("ingest/change/1mb_chunks", touched, len(hashes[1]), "chunks in all", "chunks", None)]
+
+
+def memory() -> list[Row]:
+    """Ingest 10,000 small documents; MiB of growth per 1,000, fitted from the 2,000th on."""
+    import numpy as np
+
+    from ingest.library import Library
+
+    writer, draw = Writer(15), random.Random(16)
+    samples: list[tuple[int, float]] = []
+    with tempfile.TemporaryDirectory() as name:
+        documents = Path(name) / "documents"
+        documents.mkdir()
+        for n in range(10_000):
+            (documents / f"{n}.txt").write_bytes(writer.txt(draw.randint(200, 800)))
+        library = Library.open(Path(name) / "data", documents_dir=documents, embedder=HashEmbedder())
+        try:
+            library.reconcile(on_progress=lambda now: samples.append((now.n_done, _resident_mib())))
+        finally:
+            library.close()
+    points = np.array([(n, mib) for n, mib in samples if n >= 2_000], float)
+    slope = float(np.polyfit(points[:, 0], points[:, 1], 1)[0]) * 1_000
+    return [Row("ingest/memory/mib_per_1000", slope, None, None, "MiB", None)]
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _starter_tokens(models: Path) -> CountTokens:
+    from engine import _native
+    from engine.model_store import ModelStore
+    from engine.tokenizer import load_tokenizer
+
+    return load_tokenizer(_native.GgufFile(str(ModelStore(models).pull("starter-embedding")))).count
+
+
+def _read(folder: Path, count_tokens: CountTokens) -> tuple[float, Sequence[NewVersion]]:
+    """Read all files of a folder with two readers; return the seconds and what came of them."""
+    from ingest.outcomes import Failed, Ready
+    from ingest.partition.partitioner import Partitioner
+    from ingest.read_ahead import ReadAhead
+    from ingest.reconciler import compare, scan
+
+    plan = compare(scan(folder), {})
+    readers = [Partitioner(count_tokens=count_tokens) for _ in range(2)]
+    versions: list[NewVersion] = []
+    start = perf_counter()
+    try:
+        ahead = ReadAhead(plan.fresh, plan, {}, root=folder, readers=readers, budget=320, limit=504)
+        with ahead:
+            while (taken := ahead.take(patience=1)) is not None:
+                for outcome in taken:
+                    if isinstance(outcome, Failed):
+                        raise BenchError(f"{outcome.file.path}: {outcome.reason}")
+                    if isinstance(outcome, Ready):
+                        versions.append(outcome.version)
+        seconds = perf_counter() - start
+    finally:
+        for reader in readers:
+            reader.close()
+    return seconds, versions
+
+
+def _pdf(writer: Writer, n_pages: int) -> bytes:
+    """Make a text PDF of 40 lines a page."""
+    from tests.ingest.test_partition import pdf
+
+    text = writer.txt(400_000).decode().encode("ascii", "ignore").decode()
+    lines = [line[i : i + 80] for line in text.splitlines() for i in range(0, len(line), 80)]
+    return pdf(*([(11, lines[(40 * n + k) % len(lines)]) for k in range(40)] for n in range(n_pages)))
