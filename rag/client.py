@@ -97,7 +97,9 @@ class Client:
 
     def ask(self, messages: Sequence[Mapping[str, str]], *, model: str) -> Generator[AnswerPart, None, None]:
         """Stream an answer; closing the iterator stops the generation."""
-        body = {"model": model, "messages": list(messages), "stream": True, "sources_footer": False}
+        body = {"model": model, "messages": list(messages), "stream": True}
+        # The terminal lists the sources itself.
+        body |= {"sources_footer": False, "source_links": "none"}
         with self._request("POST", "/v1/chat/completions", body) as response:
             for line in response.iter_lines():
                 if line.startswith("data: ") and line != "data: [DONE]":

@@ -2,7 +2,7 @@
 
 import { button, fill, h, icon } from "./dom.js";
 import { composer } from "./composer.js";
-import { t } from "./i18n.js";
+import { currentLanguage, t } from "./i18n.js";
 import { library } from "./library.js";
 import { assistantMessage, userMessage } from "./message.js";
 import { session } from "./session.js";
@@ -81,7 +81,10 @@ function welcome(write) {
   }
   const named = collections.filter((one) => one.n_documents).length;
   const summary = t("welcome.documents", { n: counts.ready }) + (named > 1 ? t("welcome.collections", { n: named }) : "");
-  const titles = documents.filter((one) => one.state === "indexed" && one.n_chunks > 0).slice(0, 3);
+  // Those in the reader's own script first.
+  const isForeign = ({ title, path }) => /\p{Script=Han}/u.test(title || path) !== (currentLanguage() === "zh");
+  const ready = documents.filter((one) => one.state === "indexed" && one.n_chunks > 0);
+  const titles = ready.sort((a, b) => isForeign(a) - isForeign(b)).slice(0, 3);
   const ideas = titles.map((one) => {
     const text = t("welcome.idea", { title: one.title || one.path.split("/").pop() });
     return h("li", null, h("button", { type: "button", class: "idea", onclick: () => write.suggest(text) }, icon("quote", 16), h("span", null, text)));

@@ -67,7 +67,7 @@ class Session extends EventTarget {
     this.#abort = abort;
     conversations.keep(conversation);
     this.#changed();
-    const body = { model: conversation.scope, messages: history, sources_footer: false };
+    const body = { model: conversation.scope, messages: history, sources_footer: false, source_links: "none" };
     try {
       const onSources = (found) => {
         message.found = found;
