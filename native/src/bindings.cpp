@@ -251,7 +251,7 @@ void bind_gguf(nb::module_& m) {
     nb::class_<GgufFile>(m, "GgufFile")
         .def(nb::init<const std::string&>(), "path"_a)
         .def_prop_ro("version", &GgufFile::version)
-        .def_prop_ro("n_bytes", [](const GgufFile& f) { return f.mapping().bytes().size(); })
+        .def_prop_ro("n_bytes", &GgufFile::n_bytes)
         .def("keys", &keys)
         .def("get", &get, "key"_a)
         .def("tensors", &GgufFile::tensors)

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cerrno>
 #include <cmath>
+#include <cstdio>
 #include <cstring>
 #include <limits>
 #include <system_error>
@@ -21,6 +22,8 @@ namespace {
 constexpr std::size_t kMaxDimensions = 4;
 constexpr std::size_t kMaxNameBytes = 65535;
 constexpr std::uint64_t kMaxAlignment = 1 << 16;
+constexpr std::uint64_t kMaxParts = 1000;
+constexpr std::uint64_t kMaxTensors = 1 << 24;
 
 std::string quoted(std::string_view text) {
     constexpr std::size_t kShown = 80;
@@ -285,8 +288,66 @@ GgufTensor rows_of(const GgufTensor& tensor, std::uint64_t first, std::uint64_t 
     return rows;
 }
 
-GgufFile::GgufFile(const std::string& path) : mapping_(path) {
-    Cursor cursor(mapping_.bytes());
+GgufFile::GgufFile(const std::string& path) : GgufFile(path, OnePart{}) {
+    const auto n_parts = integer("split.count", 0, kMaxParts, 0);
+    if (n_parts > 1) add_parts(path, n_parts);
+}
+
+std::size_t GgufFile::n_bytes() const {
+    std::size_t n = mapping_->bytes().size();
+    for (const auto& part : other_parts_) n += part->bytes().size();
+    return n;
+}
+
+void GgufFile::add_parts(const std::string& path, std::uint64_t n_parts) {
+    const auto number = integer("split.no", 0, n_parts - 1);
+    const auto ending = [&](std::uint64_t part) {
+        char text[32];
+        std::snprintf(text, sizeof text, "-%05u-of-%05u.gguf", static_cast<unsigned>(part + 1),
+                      static_cast<unsigned>(n_parts));
+        return std::string(text);
+    };
+    const std::string own = ending(number);
+    if (!path.ends_with(own)) {
+        throw GgufError(path + " is part " + std::to_string(number + 1) + " of " + std::to_string(n_parts) +
+                        " of a model; its name must end in " + own + ", or the others are not found");
+    }
+    const std::string stem = path.substr(0, path.size() - own.size());
+    if (number != 0) {
+        throw GgufError(path + " is part " + std::to_string(number + 1) + " of " + std::to_string(n_parts) +
+                        "; give the first, " + stem + ending(0));
+    }
+    for (std::uint64_t part = 1; part < n_parts; ++part) add_part(stem + ending(part), part, n_parts);
+    const auto expected = integer("split.tensors.count", 0, kMaxTensors, tensors_.size());
+    if (expected != tensors_.size()) {
+        throw GgufError("the " + std::to_string(n_parts) + " parts of " + path + " have " +
+                        std::to_string(tensors_.size()) + " tensors together; " + std::to_string(expected) +
+                        " are expected");
+    }
+}
+
+void GgufFile::add_part(const std::string& path, std::uint64_t number, std::uint64_t n_parts) {
+    if (::access(path.c_str(), F_OK) != 0) {
+        throw GgufError("part " + std::to_string(number + 1) + " of " + std::to_string(n_parts) +
+                        " is missing: " + path);
+    }
+    GgufFile part(path, OnePart{});
+    if (part.integer("split.count", 0, kMaxParts, 0) != n_parts ||
+        part.integer("split.no", 0, kMaxParts, kMaxParts) != number) {
+        throw GgufError(path + " is not part " + std::to_string(number + 1) + " of " +
+                        std::to_string(n_parts));
+    }
+    other_parts_.push_back(part.mapping_);
+    for (auto& tensor : part.tensors_) {
+        if (!tensor_index_.emplace(tensor.name, tensors_.size()).second) {
+            throw GgufError("tensor " + quoted(tensor.name) + " occurs in two parts");
+        }
+        tensors_.push_back(std::move(tensor));
+    }
+}
+
+GgufFile::GgufFile(const std::string& path, OnePart) : mapping_(std::make_shared<MappedFile>(path)) {
+    Cursor cursor(mapping_->bytes());
     const auto magic = cursor.take(4, "the magic number");
     if (std::memcmp(magic.data(), "GGUF", 4) != 0)
         throw GgufError(path + " is not a GGUF file: it does not start with 'GGUF'");
@@ -302,7 +363,7 @@ GgufFile::GgufFile(const std::string& path) : mapping_(path) {
         const std::string where = "key " + quoted(key);
         const std::size_t start = cursor.position();
         auto value = read_value(cursor, value_type(cursor, where), where);
-        raw_values_.emplace_back(key, mapping_.bytes().subspan(start, cursor.position() - start));
+        raw_values_.emplace_back(key, mapping_->bytes().subspan(start, cursor.position() - start));
         if (!values_.emplace(std::move(key), std::move(value)).second)
             throw GgufError(where + " occurs twice");
     }
@@ -319,7 +380,7 @@ GgufFile::GgufFile(const std::string& path) : mapping_(path) {
     }
     if (n_tensors == 0) return;
     const std::size_t data_start = (cursor.position() + alignment - 1) / alignment * alignment;
-    const auto bytes = mapping_.bytes();
+    const auto bytes = mapping_->bytes();
     const auto data = bytes.subspan(std::min(data_start, bytes.size()));
     for (auto& tensor : tensors_) place_tensor(tensor, data, data_start, alignment);
 }

@@ -86,11 +86,14 @@ GgufTensor rows_of(const GgufTensor& tensor, std::uint64_t first, std::uint64_t 
 
 class GgufFile {
   public:
-    // Throws: GgufError (malformed), std::system_error (cannot be opened or mapped).
+    // Of a model in several files (...-00001-of-00003.gguf) `path` is the first; the others lie beside it.
+    // Throws: GgufError (malformed, a part missing), std::system_error (cannot be opened or mapped).
     explicit GgufFile(const std::string& path);
 
     std::uint32_t version() const { return version_; }
-    const MappedFile& mapping() const { return mapping_; }
+    const MappedFile& mapping() const { return *mapping_; }
+    // Of all parts.
+    std::size_t n_bytes() const;
     const std::map<std::string, GgufValue, std::less<>>& values() const { return values_; }
     // Keys in the order of the file, each with its value as it stands there: type, then bytes.
     const std::vector<std::pair<std::string, std::span<const std::byte>>>& raw_values() const {
@@ -119,9 +122,14 @@ class GgufFile {
     static void read_row(const GgufTensor& tensor, std::uint64_t index, float* out);
 
   private:
+    struct OnePart {};
+    GgufFile(const std::string& path, OnePart);
     const GgufValue* find(std::string_view key) const;
+    void add_parts(const std::string& path, std::uint64_t n_parts);
+    void add_part(const std::string& path, std::uint64_t number, std::uint64_t n_parts);
 
-    MappedFile mapping_;
+    std::shared_ptr<const MappedFile> mapping_;
+    std::vector<std::shared_ptr<const MappedFile>> other_parts_;  // that tensors point into
     std::uint32_t version_ = 0;
     std::map<std::string, GgufValue, std::less<>> values_;
     std::vector<std::pair<std::string, std::span<const std::byte>>> raw_values_;

@@ -1,6 +1,7 @@
 """Writing models in other types: against llama.cpp's quantizer, and with input that is bad."""
 
 import errno
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from engine import _native
 from engine.errors import DiskFull, UnsupportedModel
-from engine.gguf_writer import written_whole
+from engine.gguf_writer import TensorPlan, header, padding, unsigned, written_whole
 from engine.importance import read_importance, write_importance
 from engine.mixtures import MIXTURES
 from engine.quantize import mixture_named, quantize
@@ -297,3 +298,60 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         write_half()
     assert not list(tmp_path.iterdir())
+
+
+def split(source: Path, folder: Path, n_parts: int, *, n_tensors: int | None = None) -> list[Path]:
+    """Write a model in parts, as llama.cpp's gguf-split does: all keys in the first."""
+    tensors = gguf.GGUFReader(source).tensors
+    file = _native.GgufFile(str(source))
+    paths = []
+    for part in range(n_parts):
+        values = dict(file.raw_values()) if part == 0 else {}
+        values |= {"split.no": unsigned(part), "split.count": unsigned(n_parts)}
+        values["split.tensors.count"] = unsigned(n_tensors or len(tensors))
+        mine = tensors[part::n_parts]
+        plans = [TensorPlan(t.name, tuple(int(n) for n in t.shape), t.tensor_type.name) for t in mine]
+        raw = header(values, plans)
+        for tensor in mine:
+            data = tensor.data.tobytes()
+            raw += data + bytes(padding(len(data)))
+        paths.append(folder / f"model-{part + 1:05}-of-{n_parts:05}.gguf")
+        paths[-1].write_bytes(raw)
+    return paths
+
+
+def test_models_in_parts_are_read_as_one(tmp_path: Path) -> None:
+    whole = write_model(tmp_path / "whole.gguf")
+    parts = split(whole, tmp_path, 3)
+    ids = np.arange(32, dtype=np.int32)
+    pool = _native.ThreadPool(1)
+    logits = [
+        _native.Decoder(_native.GgufFile(str(path)), pool, cache_tokens=64).logits(ids)
+        for path in (whole, parts[0])
+    ]
+    np.testing.assert_array_equal(logits[0], logits[1])
+    assert _native.GgufFile(str(parts[0])).n_bytes == sum(part.stat().st_size for part in parts)
+    quantize(parts[0], tmp_path / "out.gguf", mixture_named("q4_0"))
+    assert len(types_of(tmp_path / "out.gguf")) == len(types_of(whole))
+    assert "split.count" not in set(_native.GgufFile(str(tmp_path / "out.gguf")).keys())
+
+
+def test_broken_sets_of_parts_are_refused(tmp_path: Path) -> None:
+    whole = write_model(tmp_path / "whole.gguf")
+    parts = split(whole, tmp_path, 3)
+    with pytest.raises(_native.GgufError, match=r"is part 2 of 3; give the first, .*-00001-of-00003\.gguf"):
+        _native.GgufFile(str(parts[1]))
+    other = parts[0].rename(tmp_path / "other.gguf")
+    with pytest.raises(_native.GgufError, match=r"its name must end in -00001-of-00003\.gguf"):
+        _native.GgufFile(str(other))
+    other.rename(parts[0])
+    third = parts[2].rename(tmp_path / "third.gguf")
+    with pytest.raises(_native.GgufError, match=r"part 3 of 3 is missing: .*model-00003-of-00003\.gguf"):
+        _native.GgufFile(str(parts[0]))
+    shutil.copy(parts[1], parts[2])
+    with pytest.raises(_native.GgufError, match=r"00003-of-00003.gguf is not part 3 of 3"):
+        _native.GgufFile(str(parts[0]))
+    third.replace(parts[2])
+    split(whole, tmp_path, 3, n_tensors=1000)
+    with pytest.raises(_native.GgufError, match=r"tensors together; 1000 are expected"):
+        _native.GgufFile(str(parts[0]))

@@ -5,6 +5,7 @@ Run by that script as `python -m tests.golden.llama_cpp_answers` in the peers' e
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from bench import llama
@@ -15,6 +16,9 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     """Load the file, answer one question about it and close it."""
     if request["do"] == "vocabulary":
         return {"ids": llama.vocabulary_ids(request["model"], request["texts"])}
+    if request["do"] == "quantize":
+        llama.quantize(Path(request["model"]), Path(request["out"]), request["type"], n_threads=1)
+        return {}
     embeds = request["do"] in ("embed", "score")
     settings = llama.Settings(
         flash_attention=False, f32_cache=True, n_ctx=512, n_batch=512, embeddings=embeds
