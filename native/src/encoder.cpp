@@ -20,8 +20,9 @@ std::size_t blocks_of(std::size_t n_tokens) {
     return (n_tokens + kKeysPerBlock - 1) / kKeysPerBlock;
 }
 
-constexpr std::array<std::string_view, 4> kArchitectures = {"bert", "nomic-bert", "jina-bert-v2",
-                                                            "modern-bert"};
+constexpr std::array<std::string_view, 5> kArchitectures = {"bert", "nomic-bert", "nomic-bert-moe",
+                                                            "jina-bert-v2", "modern-bert"};
+constexpr std::uint64_t kMaxExperts = 1024;
 
 std::vector<double> frequencies(double base, std::size_t head_dim) {
     std::vector<double> found;
@@ -50,7 +51,8 @@ std::vector<std::string_view> encoder_architectures() {
 }
 
 struct Encoder::Buffers {
-    Buffers(std::size_t width, std::size_t feed_forward, std::size_t head_dim, std::size_t scores)
+    Buffers(std::size_t width, std::size_t feed_forward, std::size_t head_dim, std::size_t n_experts,
+            std::size_t scores)
         : hidden(width),
           input(width),
           queries(width),
@@ -60,11 +62,16 @@ struct Encoder::Buffers {
           gate(feed_forward),
           up(feed_forward),
           angles{Buffer(head_dim), Buffer(head_dim)},
+          router(n_experts),
+          routed(n_experts > 0 ? width : 0),
+          routed_up(n_experts > 0 ? feed_forward : 0),
           pooled(width),
           head(width),
           scores(scores) {}
     Buffer hidden, input, queries, keys, values, attended, gate, up;
     std::array<Buffer, 2> angles;
+    Buffer router, routed, routed_up;
+    Routes routes;
     Buffer pooled, head, scores;
     std::vector<std::size_t> rows;
     std::vector<std::int32_t> ids, positions, types;
@@ -81,16 +88,16 @@ Encoder::Encoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> 
       architecture_(file_->string("general.architecture")),
       prefix_(architecture_ + ".") {
     if (std::find(kArchitectures.begin(), kArchitectures.end(), architecture_) == kArchitectures.end()) {
-        throw GgufError(
-            "architecture '" + architecture_.substr(0, 80) +
-            "' is not supported for embeddings; supported are bert, nomic-bert, jina-bert-v2, modern-bert");
+        throw GgufError("architecture '" + architecture_.substr(0, 80) +
+                        "' is not supported for embeddings; supported are bert, nomic-bert, nomic-bert-moe, "
+                        "jina-bert-v2, modern-bert");
     }
     load_sizes();
     const std::lock_guard lock(backend_->mutex());
     load_embeddings();
     for (std::size_t i = 0; i < n_layers_; ++i) load_layer(i);
     load_head();
-    buffers_ = std::make_unique<Buffers>(width_, feed_forward_, width_ / n_heads_, n_scores());
+    buffers_ = std::make_unique<Buffers>(width_, feed_forward_, width_ / n_heads_, n_experts_, n_scores());
 }
 
 void Encoder::load_sizes() {
@@ -105,6 +112,11 @@ void Encoder::load_sizes() {
                         " into heads of at most " + std::to_string(kMaxHeadDim));
     }
     epsilon_ = static_cast<float>(file_->real(prefix_ + "attention.layer_norm_epsilon", 0, 1));
+    if (architecture_ == "nomic-bert-moe") {
+        n_experts_ = file_->integer(prefix_ + "expert_count", 1, kMaxExperts);
+        n_used_ = file_->integer(prefix_ + "expert_used_count", 1, n_experts_);
+        expert_period_ = file_->integer(prefix_ + "moe_every_n_layers", 2, kMaxLayers);
+    }
     const auto pooling =
         file_->integer(prefix_ + "pooling_type", 0, 10, static_cast<std::uint64_t>(Pooling::mean));
     if (pooling < static_cast<std::uint64_t>(Pooling::mean) ||
@@ -227,7 +239,11 @@ void Encoder::load_layer(std::size_t index) {
     const std::string prefix = "blk." + std::to_string(index) + ".";
     Layer layer;
     load_attention(layer, prefix);
-    load_feed_forward(layer, prefix);
+    if (expert_period_ > 0 && index % expert_period_ == 1) {
+        load_experts(layer, prefix);
+    } else {
+        load_feed_forward(layer, prefix);
+    }
     if (architecture_ == "modern-bert") {
         layer.first_norm = load_norm(prefix + "attn_norm", index > 0);
         layer.feed_forward_norm = load_norm(prefix + "ffn_norm");
@@ -259,7 +275,7 @@ void Encoder::load_attention(Layer& layer, const std::string& prefix) {
 void Encoder::load_feed_forward(Layer& layer, const std::string& prefix) {
     const std::string name = prefix + "ffn_up";
     const bool has_gate = file_->find_tensor(prefix + "ffn_gate.weight") != nullptr;
-    if (has_gate || architecture_ == "bert") {
+    if (has_gate || architecture_ == "bert" || n_experts_ > 0) {
         if (has_gate) layer.gate = load(prefix + "ffn_gate", feed_forward_, width_);
         layer.up = load(name, feed_forward_, width_);
     } else {
@@ -270,6 +286,19 @@ void Encoder::load_feed_forward(Layer& layer, const std::string& prefix) {
         layer.up = load_rows(name, 2 * n, is_last ? 0 : n, n, width_);
     }
     layer.down = load(prefix + "ffn_down", width_, feed_forward_);
+}
+
+void Encoder::load_experts(Layer& layer, const std::string& prefix) {
+    layer.router = load(prefix + "ffn_gate_inp", n_experts_, width_);
+    const auto matrices = [&](const char* name, std::size_t rows, std::size_t width) {
+        const auto& tensor =
+            file_->tensor(prefix + name, std::array<std::uint64_t, 3>{width, rows, n_experts_});
+        Weight weight = backend_->load_experts(*file_, tensor);
+        weight_bytes_ += weight.tiles.size();
+        return weight;
+    };
+    layer.up = matrices("ffn_up_exps.weight", feed_forward_, width_);
+    layer.down = matrices("ffn_down_exps.weight", width_, feed_forward_);
 }
 
 void Encoder::check(std::span<const EncoderInput> batch) const {
@@ -424,6 +453,10 @@ void Encoder::run_layer(const Layer& layer, std::size_t n) {
 
 void Encoder::feed_forward(const Layer& layer, std::size_t n) {
     Buffers& b = *buffers_;
+    if (layer.router.rows > 0) {
+        run_experts(layer, n);
+        return;
+    }
     const bool norms_first = !layer.feed_forward_norm.weight.empty();
     if (norms_first) norm(layer.feed_forward_norm, b.hidden, n, b.input);
     const Buffer& x = norms_first ? b.input : b.hidden;
@@ -440,6 +473,21 @@ void Encoder::feed_forward(const Layer& layer, std::size_t n) {
         }
     }
     backend_->matmul(b.up, n, {{&layer.down, &b.hidden, true}});
+}
+
+void Encoder::run_experts(const Layer& layer, std::size_t n) {
+    Buffers& b = *buffers_;
+    const std::size_t n_routed = n * n_used_;
+    backend_->reserve(b.router, n);
+    for (Buffer* buffer : {&b.routed, &b.routed_up}) backend_->reserve(*buffer, n_routed);
+    // A rounded score may choose another expert.
+    backend_->matmul(b.hidden, n, {{&layer.router, &b.router}}, Rounding::fine);
+    backend_->route(b.router, n, n_used_, false, 1, b.routes);
+    backend_->gather_routed(b.hidden, b.routes, b.routed);
+    backend_->matmul_routed(b.routed, b.routes, {{&layer.up, &b.routed_up}});
+    backend_->gelu(b.routed_up, n_routed);
+    backend_->matmul_routed(b.routed_up, b.routes, {{&layer.down, &b.routed}});
+    backend_->add_routed(b.routed, b.routes, n, b.hidden);
 }
 
 void Encoder::norm(const Norm& norm, const Buffer& x, std::size_t n, Buffer& out) {

@@ -50,6 +50,7 @@ class Encoder {
     };
     struct Layer {
         Weight query, key, value, attention_output, gate, up, down;
+        Weight router;  // where up and down are those of experts
         Norm query_norm, key_norm, first_norm, attention_norm, second_norm, feed_forward_norm, output_norm;
         bool is_local = false;  // sees only its neighbours
     };
@@ -62,6 +63,7 @@ class Encoder {
     void load_layer(std::size_t index);
     void load_attention(Layer& layer, const std::string& prefix);
     void load_feed_forward(Layer& layer, const std::string& prefix);
+    void load_experts(Layer& layer, const std::string& prefix);
     Weight load(const std::string& name, std::size_t rows, std::size_t width);
     // Rows [first, first + rows) of a matrix of `all` rows.
     Weight load_rows(const std::string& name, std::size_t all, std::size_t first, std::size_t rows,
@@ -76,6 +78,7 @@ class Encoder {
     void embed();
     void run_layer(const Layer& layer, std::size_t n);
     void feed_forward(const Layer& layer, std::size_t n);
+    void run_experts(const Layer& layer, std::size_t n);
     void norm(const Norm& norm, const Buffer& x, std::size_t n, Buffer& out);
     void norm(const Norm& norm, Buffer& x, std::size_t n) {
         if (!norm.weight.empty()) this->norm(norm, x, n, x);
@@ -88,6 +91,7 @@ class Encoder {
     std::string architecture_, prefix_;
     std::size_t vocab_size_ = 0, context_length_ = 0, width_ = 0, n_layers_ = 0, n_heads_ = 0,
                 feed_forward_ = 0;
+    std::size_t n_experts_ = 0, n_used_ = 0, expert_period_ = 0;  // every so many layers have experts
     std::size_t weight_bytes_ = 0;
     float epsilon_ = 0;
     Pooling pooling_ = Pooling::mean, head_pooling_ = Pooling::cls;

@@ -432,10 +432,35 @@ Draft tiny_modern(const TensorType& matrix) {
     return draft;
 }
 
+Draft tiny_nomic_experts(const TensorType& matrix) {
+    const Sizes sizes(matrix);
+    Draft draft = encoder_draft("nomic-bert-moe", sizes, matrix);
+    draft.key("nomic-bert-moe.block_count").value = u32(2);
+    draft.keys.push_back({"nomic-bert-moe.expert_count", u32(3)});
+    draft.keys.push_back({"nomic-bert-moe.expert_used_count", u32(2)});
+    draft.keys.push_back({"nomic-bert-moe.moe_every_n_layers", u32(2)});
+    add_norm(draft, "token_embd_norm", sizes.width);
+    for (const std::string layer : {"blk.0.", "blk.1."}) {
+        add_norm(draft, layer + "attn_output_norm", sizes.width);
+        add_norm(draft, layer + "layer_output_norm", sizes.width);
+        add_matrix(draft, layer + "attn_qkv.weight", matrix, 3 * sizes.width, sizes.width);
+        add_matrix(draft, layer + "attn_output.weight", matrix, sizes.width, sizes.width);
+    }
+    add_matrix(draft, "blk.0.ffn_up.weight", matrix, sizes.feed_forward, sizes.width);
+    add_matrix(draft, "blk.0.ffn_down.weight", matrix, sizes.width, sizes.feed_forward);
+    add_matrix(draft, "blk.1.ffn_gate_inp.weight", types::f32, 3, sizes.width);
+    add_matrix(draft, "blk.1.ffn_up_exps.weight", matrix, 3 * sizes.feed_forward, sizes.width);
+    draft.tensors.back().shape = {sizes.width, sizes.feed_forward, 3};
+    add_matrix(draft, "blk.1.ffn_down_exps.weight", matrix, 3 * sizes.width, sizes.feed_forward);
+    draft.tensors.back().shape = {sizes.feed_forward, sizes.width, 3};
+    return draft;
+}
+
 }  // namespace
 
 std::vector<Draft> tiny_encoders(const TensorType& matrix) {
-    return {tiny_reranker(matrix), tiny_nomic(matrix), tiny_jina(matrix), tiny_modern(matrix)};
+    return {tiny_reranker(matrix), tiny_nomic(matrix), tiny_jina(matrix), tiny_modern(matrix),
+            tiny_nomic_experts(matrix)};
 }
 
 TemporaryFile::TemporaryFile(std::string_view name)

@@ -110,3 +110,11 @@ def test_vectors_come_from_a_model_without_a_head(tmp_path: Path) -> None:
     assert encoder.n_scores == 0
     with pytest.raises(ValueError, match=r"no head that scores: tensor 'cls.output.weight' is missing"):
         encoder.score([(np.array([1, 2], np.int32), 1)])
+
+
+def test_experts_agree_with_llama_cpp() -> None:
+    folder = TINY.parent / "nomic-bert-moe"
+    golden = np.load(folder / "golden.npz")
+    encoder = native.Encoder(native.GgufFile(str(folder / "model.gguf")), native.ThreadPool(2))
+    (vector,) = encoder.encode([golden["token_ids"]])
+    assert float(vector @ golden["vector"]) >= 0.9999
