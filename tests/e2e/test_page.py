@@ -41,7 +41,8 @@ def served(
     (folder / "documents" / "handbook.md").write_text(HANDBOOK, "utf-8")
     (folder / "documents" / "人事" / "年假.md").write_text("# 年假\n\n员工每年享有二十五天年假。\n", "utf-8")
     (folder / "documents" / "broken.pdf").write_bytes(b"%PDF-1.4 nothing")
-    settings = Settings(answer_tokens=64)
+    # Long enough to be stopped in the middle.
+    settings = Settings(answer_tokens=1024)
     with serve(folder, settings, chat=starter_chat_gguf, embedding=starter_embedding_gguf) as served:
         yield served
 
@@ -192,7 +193,7 @@ def test_phone(browser: Browser, served: Served) -> None:
         page.locator("button.source-chip").first.tap()
         viewer = page.locator(".viewer").bounding_box()
         assert viewer is not None
-        assert (viewer["width"], viewer["height"]) == (390, 844)
+        assert (round(viewer["width"]), round(viewer["height"])) == (390, 844)
         page.locator(".viewer").get_by_role("button", name="Close").tap()
         for view in ("Documents", "Search", "Connect"):
             page.get_by_role("button", name="Open the menu").tap()
