@@ -20,8 +20,9 @@ RUN useradd --create-home quarry && mkdir -p /quarry/documents /quarry/data /qua
 COPY --from=build /opt/quarry /opt/quarry
 USER quarry
 WORKDIR /quarry
-ENV PATH=/opt/quarry/bin:$PATH QUARRY_HOST=0.0.0.0
+ENV PATH=/opt/quarry/bin:$PATH QUARRY_HOST=0.0.0.0 PYTHONDONTWRITEBYTECODE=1
 EXPOSE 8080
-HEALTHCHECK --start-period=10m CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health')"]
-STOPSIGNAL SIGINT
+VOLUME ["/quarry/data", "/quarry/models"]
+HEALTHCHECK --interval=15s --timeout=5s --start-period=10m --retries=3 CMD ["python", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
+STOPSIGNAL SIGTERM
 CMD ["quarry", "up"]

@@ -6,7 +6,7 @@ BIN := .venv/bin
 NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt -o -name '*.cmake' \))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: kill-campaign run setup setup-dev test check test-native fuzz bench requirements clean help
+.PHONY: kill-campaign image-steps schemathesis egress run setup setup-dev test check test-native fuzz bench requirements clean help
 .DELETE_ON_ERROR:
 
 run: setup
@@ -86,6 +86,18 @@ requirements:
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) --override requirements/overrides.txt requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/peers.in -o requirements/peers.txt
+
+# Many more requests over the whole API than `make test` sends.
+schemathesis: setup-dev
+	QUARRY_SCHEMA_EXAMPLES=300 $(BIN)/pytest -q tests/rag/test_schema.py --timeout 3600
+
+# No test connects to another machine: the whole suite under strace (short, as in `make test`: test_egress.py).
+egress: setup-dev
+	QUARRY_EGRESS_TESTS=tests $(BIN)/pytest -q tests/test_egress.py --timeout 7200
+
+# The Dockerfile's steps in a clean Debian root: where no container engine runs. Needs root and debootstrap.
+image-steps: setup-dev
+	$(BIN)/python scripts/dockerfile_in_debian.py
 
 # What make made; your documents, data and models stay.
 clean:

@@ -19,6 +19,7 @@ from engine.errors import EngineError
 from ingest.errors import IngestError
 from ingest.reconciler import collection_of
 from ingest.values import DocumentInfo
+from rag import wire
 from rag.api.documents import progress_of
 from rag.auth import caller_of
 from rag.errors import InvalidRequest
@@ -38,17 +39,17 @@ class SearchRequest(BaseModel):
     two searches alone, to compare.
     """
 
-    query: str = Field(min_length=1, max_length=10_000)
+    query: wire.String = Field(min_length=1, max_length=10_000)
     history: list[str] = Field([], max_length=100)
     side: Side = "both"
     limit: int = Field(6, ge=1, le=100)
-    model: str = Field("quarry", max_length=200)
+    model: wire.String = Field("quarry", max_length=200)
 
 
 class RetryRequest(BaseModel):
     """Which file to read again; all that failed where there is none."""
 
-    path: str | None = Field(None, max_length=4096)
+    path: wire.String | None = Field(None, max_length=4096)
 
 
 @router.get("/library")
