@@ -164,6 +164,8 @@ class Decoder:
     vocab_size: int
     context_length: int
     embedding_length: int
+    is_recurrent: bool
+    """Whether sequences carry a state besides the cache: they share no beginnings and take no guesses."""
     block_tokens: int
     """Tokens in one cache block."""
     n_blocks: int

@@ -27,7 +27,7 @@ TensorType = Literal["F32", "F16", "BF16", "Q8_0"]
 _BLOCK = 32
 _SLICE_BYTES = 64 << 20
 # llama.cpp keeps these in F32 whatever the file type: they are small, and added or decide much.
-_ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "ffn_gate_inp.weight")
+_ALWAYS_F32 = ("position_embd.weight", "token_types.weight", "ffn_gate_inp.weight", "ssm_conv1d.weight")
 _FILE_TYPES = {
     "F32": gguf.LlamaFileType.ALL_F32,
     "F16": gguf.LlamaFileType.MOSTLY_F16,

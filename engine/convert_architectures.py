@@ -23,6 +23,7 @@ from engine.convert_families import (
     Qwen2,
     Qwen3,
 )
+from engine.convert_qwen35 import Qwen35
 from engine.errors import ConversionError
 
 _ARCH = gguf.MODEL_ARCH
@@ -39,6 +40,8 @@ _DECODERS: Mapping[str, tuple[gguf.MODEL_ARCH, type[CausalConversion]]] = {
     "Qwen3ForCausalLM": (_ARCH.QWEN3, Qwen3),
     "Qwen3Model": (_ARCH.QWEN3, Qwen3),
     "Qwen3MoeForCausalLM": (_ARCH.QWEN3MOE, Qwen3Moe),
+    "Qwen3_5ForCausalLM": (_ARCH.QWEN35, Qwen35),
+    "Qwen3_5ForConditionalGeneration": (_ARCH.QWEN35, Qwen35),
     "Gemma2ForCausalLM": (_ARCH.GEMMA2, Gemma2),
     "Gemma3ForCausalLM": (_ARCH.GEMMA3, Gemma3),
     "Gemma3ForConditionalGeneration": (_ARCH.GEMMA3, Gemma3),

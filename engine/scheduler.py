@@ -72,7 +72,7 @@ class Scheduler:
         self._tokenizer = tokenizer
         self._known_tokens = known_tokens(decoder, tokenizer) if decoder and tokenizer else None
         self._queue_limit = queue_limit
-        self._speculates = speculates
+        self._speculates = speculates and decoder is not None and not decoder.is_recurrent
         self._work = threading.Condition()
         self._waiting: deque[ChatRequest] = deque()
         self._running: list[ChatRequest] = []

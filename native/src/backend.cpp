@@ -25,9 +25,11 @@ std::size_t tiles_of(std::size_t rows) {
 // Where the row that belongs at `row` lies in the file.
 std::size_t source_row(std::size_t row, RowOrder order, HeadShape heads) {
     const std::size_t within = row % heads.head_dim;
-    if (order == RowOrder::halves || within >= heads.n_rotated) return row;
+    const std::size_t file_dim = heads.file_dim == 0 ? heads.head_dim : heads.file_dim;
+    const std::size_t first = row / heads.head_dim * file_dim + heads.first_in_file;
+    if (order == RowOrder::halves || within >= heads.n_rotated) return first + within;
     const std::size_t half = heads.n_rotated / 2;
-    return row - within + (within < half ? 2 * within : 2 * (within - half) + 1);
+    return first + (within < half ? 2 * within : 2 * (within - half) + 1);
 }
 
 void grow(LazyMemory& memory, std::size_t bytes) {

@@ -61,7 +61,9 @@ enum class RowOrder : std::uint8_t {
 
 struct HeadShape {
     std::size_t head_dim;
-    std::size_t n_rotated;  // leading dimensions that rotary embedding turns
+    std::size_t n_rotated;          // leading dimensions that rotary embedding turns
+    std::size_t file_dim = 0;       // rows that the file has for each head, where it has more; 0: head_dim
+    std::size_t first_in_file = 0;  // of a head's rows in the file
 };
 
 // Quantised weights multiply activations rounded to 8 bits. Fine adds a second product, with what the
@@ -97,12 +99,40 @@ class Routes {
     std::vector<float> weights_;       // [n][n_used]
 };
 
+// What a sequence's past has become in layers that keep no keys.
+class RecurrentState {
+  private:
+    friend class Backend;
+    std::vector<float> values_;
+};
+
+// Heads of the gated delta rule. Its input is [queries, keys, values] of all heads.
+struct DeltaShape {
+    std::size_t n_key_heads = 0;  // 0: there are none
+    std::size_t n_value_heads = 0;
+    std::size_t key_dim = 0;
+    std::size_t value_dim = 0;
+    std::size_t n_taps = 0;  // of the convolution before it
+
+    std::size_t values() const { return n_value_heads * value_dim; }
+    std::size_t mixed() const { return 2 * n_key_heads * key_dim + values(); }
+    std::size_t history_size() const { return n_taps == 0 ? 0 : (n_taps - 1) * mixed(); }
+    // Floats of a RecurrentState for each layer: the convolution's history, then a matrix for each head.
+    std::size_t state_size() const { return history_size() + values() * key_dim; }
+};
+
+struct DeltaWeights {
+    std::vector<float> rates;   // [n_value_heads], negative
+    std::vector<float> biases;  // [n_value_heads]
+};
+
 // Tokens of one sequence in a batch.
 struct SequenceRows {
     std::size_t first_row;
     std::size_t n_rows;
     std::size_t first_position;       // tokens of the sequence already in the cache
     std::span<const BlockId> blocks;  // enough for first_position + n_rows
+    RecurrentState* state = nullptr;  // of models that have such
 };
 
 class Backend {
@@ -184,6 +214,18 @@ class Backend {
                        Rounding rounding = Rounding::coarse);
     // Adds to each row of `out` what its experts gave, weighed.
     void add_routed(const Buffer& x, const Routes& routes, std::size_t n, Buffer& out);
+
+    // Recurrent layers. Forgets a sequence's past; `size` floats from now on.
+    void reset(RecurrentState& state, std::size_t size) const;
+    // silu of each column's sum over the last rows of its sequence; taps [n_taps][x.width()], oldest first.
+    void convolve(const Buffer& x, std::span<const SequenceRows> sequences, const std::vector<float>& taps,
+                  std::size_t state_offset, Buffer& out);
+    // decays and rates [n][n_value_heads] before their activations; out [n][shape.values()].
+    void gated_delta(const Buffer& mixed, const Buffer& decays, const Buffer& rates,
+                     std::span<const SequenceRows> sequences, const DeltaShape& shape,
+                     const DeltaWeights& weights, float epsilon, std::size_t state_offset, Buffer& out);
+    // x becomes x * sigmoid(gate).
+    void sigmoid_multiply(const Buffer& gate, std::size_t n, Buffer& x);
 
   private:
     // What a matmul's kernels read, made from its input.

@@ -321,6 +321,7 @@ void bind_models(nb::module_& m) {
         .def_prop_ro("vocab_size", &Decoder::vocab_size)
         .def_prop_ro("context_length", &Decoder::context_length)
         .def_prop_ro("embedding_length", &Decoder::embedding_length)
+        .def_prop_ro("is_recurrent", &Decoder::is_recurrent)
         .def_prop_ro("block_tokens", [](const Decoder&) { return kKeysPerBlock; })
         .def_prop_ro("n_blocks", [](const Decoder& d) { return d.cache().n_blocks(); })
         .def_prop_ro("n_free_blocks", [](const Decoder& d) { return d.prefixes().n_available(); })

@@ -36,6 +36,9 @@ CausalEncoder::CausalEncoder(std::shared_ptr<const GgufFile> file, std::shared_p
     : backend_(backend),
       model_(file, std::move(backend), kLongest, Head::absent),
       pooled_(embedding_length()) {
+    if (model_.is_recurrent()) {
+        throw GgufError("architecture '" + architecture() + "' is not supported for embeddings; qwen3 is");
+    }
     pooling_ = read_pooling(*file, architecture());
 }
 

@@ -31,7 +31,11 @@ std::unique_ptr<Sequence> Decoder::new_sequence(SamplingParams params,
                                         "; the vocabulary has " + std::to_string(vocab_size()));
         }
     }
-    return std::make_unique<Sequence>(prefixes_, vocab_size(), std::move(params), std::move(tenant));
+    // A state has no beginning that could be shared.
+    if (model_.is_recurrent()) tenant.reset();
+    auto sequence = std::make_unique<Sequence>(prefixes_, vocab_size(), std::move(params), std::move(tenant));
+    sequence->is_recurrent = model_.is_recurrent();
+    return sequence;
 }
 
 void Decoder::check(std::span<const BatchEntry> batch) const {
@@ -43,6 +47,9 @@ void Decoder::check(std::span<const BatchEntry> batch) const {
             throw std::invalid_argument("a sequence of the batch has " + std::to_string(entry.tokens.size()) +
                                         " tokens and asks for " + std::to_string(entry.n_outputs) + " draws");
         }
+        if (entry.n_outputs > 1 && model_.is_recurrent())
+            throw std::invalid_argument(
+                "a sequence of the batch has guesses; this model cannot take them back");
         if (!seen.insert(entry.sequence).second)
             throw std::invalid_argument("a sequence occurs twice in the batch");
         const std::size_t length = entry.sequence->n_cached() + entry.tokens.size();
@@ -72,7 +79,8 @@ const Buffer& Decoder::forward(std::span<const BatchEntry> batch, std::span<cons
     for (const auto& entry : batch) {
         const std::size_t first_position = entry.sequence->n_cached();
         entry.sequence->extend(entry.tokens);
-        sequences_.push_back({ids_.size(), entry.tokens.size(), first_position, entry.sequence->blocks()});
+        sequences_.push_back({ids_.size(), entry.tokens.size(), first_position, entry.sequence->blocks(),
+                              &entry.sequence->state});
         ids_.insert(ids_.end(), entry.tokens.begin(), entry.tokens.end());
     }
     return model_.forward(ids_, sequences_, outputs, *cache_);

@@ -39,6 +39,8 @@ class Decoder {
     std::size_t context_length() const { return model_.description().context_length; }
     std::size_t embedding_length() const { return model_.description().width; }
     std::size_t weight_bytes() const { return model_.weight_bytes(); }
+    // Whether sequences carry a state: nothing is shared, restored or guessed then.
+    bool is_recurrent() const { return model_.is_recurrent(); }
     const KvCache& cache() const { return *cache_; }
     PrefixTree& prefixes() { return *prefixes_; }
     const PrefixTree& prefixes() const { return *prefixes_; }

@@ -51,6 +51,7 @@ bool Sequence::restore(std::span<const std::int32_t> tokens, std::span<const std
                                     std::to_string(kKeysPerBlock) + " and " +
                                     std::to_string(cache.block_bytes()));
     }
+    if (is_recurrent) throw std::invalid_argument("the model's state is not in the cache's blocks");
     if (n_cached() % kKeysPerBlock != 0)
         throw std::invalid_argument("a block cannot be restored behind one that is not full");
     if (tree_->n_available() == 0) return false;

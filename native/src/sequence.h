@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "backend.h"
 #include "prefix_tree.h"
 #include "sampler.h"
 
@@ -35,7 +36,8 @@ class Sequence {
     // hold: whole blocks, and only where this sequence has none but whole ones.
     std::size_t reuse(std::span<const std::int32_t> next);
     // Takes the next block from outside: kKeysPerBlock tokens, and the block as KvCache::copy_out() gave it.
-    // Throws: std::invalid_argument (sizes, or a block begun); false where there is no block to take.
+    // Throws: std::invalid_argument (sizes, a block begun, a model with a state); false where there is no
+    // block to take.
     bool restore(std::span<const std::int32_t> tokens, std::span<const std::byte> data);
     // Throws: std::invalid_argument where the block is not full.
     std::vector<std::byte> copy_block(std::size_t index) const;
@@ -52,6 +54,9 @@ class Sequence {
     void set_mask(std::vector<std::uint32_t> allowed);
 
     Sampler sampler;
+    // Of models that have such, whose past blocks of the cache alone do not tell.
+    RecurrentState state;
+    bool is_recurrent = false;
 
   private:
     // Where the tree goes on after the blocks that it knows of this sequence; nullptr: nothing is shared.

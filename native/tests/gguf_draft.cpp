@@ -274,6 +274,50 @@ Draft tiny_gemma(const std::string& architecture, const TensorType& matrix, cons
     return draft;
 }
 
+// Two layers: the first follows the delta rule, the second has attention.
+Draft tiny_qwen35(const TensorType& matrix, const Sizes& sizes) {
+    Draft draft = tiny_llama(matrix);
+    rename(draft, "qwen35");
+    draft.key("qwen35.block_count").value = u32(2);
+    const auto head_dim = static_cast<std::uint32_t>(sizes.head_dim);
+    draft.keys.push_back({"qwen35.full_attention_interval", u32(2)});
+    draft.keys.push_back({"qwen35.nextn_predict_layers", u32(0)});
+    draft.keys.push_back({"qwen35.ssm.conv_kernel", u32(4)});
+    draft.keys.push_back({"qwen35.ssm.state_size", u32(head_dim)});
+    draft.keys.push_back({"qwen35.ssm.group_count", u32(1)});
+    draft.keys.push_back({"qwen35.ssm.time_step_rank", u32(2)});
+    draft.keys.push_back({"qwen35.ssm.inner_size", u32(2 * head_dim)});
+    for (auto& tensor : draft.tensors) {
+        if (tensor.name == "blk.0.ffn_norm.weight") tensor.name = "blk.0.post_attention_norm.weight";
+    }
+    const std::string layer = "blk.0.";
+    std::vector<DraftTensor> second;
+    for (const auto& tensor : draft.tensors) {
+        if (tensor.name.starts_with(layer)) second.push_back(tensor);
+    }
+    for (auto& tensor : second) tensor.name = "blk.1." + tensor.name.substr(layer.size());
+    draft.tensors.insert(draft.tensors.end(), second.begin(), second.end());
+    remove_tensor(draft, "blk.1.attn_q.weight");
+    remove_tensor(draft, "blk.1.attn_q.bias");
+    add_matrix(draft, "blk.1.attn_q.weight", matrix, 2 * sizes.width, sizes.width);
+    add_vector(draft, "blk.1.attn_q_norm.weight", sizes.head_dim);
+    add_vector(draft, "blk.1.attn_k_norm.weight", sizes.head_dim);
+    for (const char* name :
+         {"attn_q.weight", "attn_q.bias", "attn_k.weight", "attn_v.weight", "attn_output.weight"})
+        remove_tensor(draft, layer + name);
+    const std::uint64_t mixed = 4 * sizes.head_dim;
+    add_matrix(draft, layer + "attn_qkv.weight", matrix, mixed, sizes.width);
+    add_matrix(draft, layer + "attn_gate.weight", matrix, sizes.width, sizes.width);
+    add_matrix(draft, layer + "ssm_conv1d.weight", types::f32, mixed, 4);
+    add_matrix(draft, layer + "ssm_alpha.weight", matrix, 2, sizes.width);
+    add_matrix(draft, layer + "ssm_beta.weight", matrix, 2, sizes.width);
+    add_vector(draft, layer + "ssm_a", 2);
+    add_vector(draft, layer + "ssm_dt.bias", 2);
+    add_vector(draft, layer + "ssm_norm.weight", sizes.head_dim);
+    add_matrix(draft, layer + "ssm_out.weight", matrix, sizes.width, sizes.width);
+    return draft;
+}
+
 }  // namespace
 
 std::vector<Draft> tiny_decoders(const TensorType& matrix) {
@@ -302,6 +346,7 @@ std::vector<Draft> tiny_decoders(const TensorType& matrix) {
     all.back().keys.push_back(
         {"gemma3.attention.sliding_window_pattern", array(ValueType::boolean, 1, std::string(1, '\1'))});
     all.back().keys.push_back({"gemma3.rope.freq_base_swa", f32(10000)});
+    all.push_back(tiny_qwen35(matrix, sizes));
     join_gate_and_up(add("phi3"), matrix, sizes);
     join_attention(all.back(), matrix, sizes);
     add_long_factors(all.back(), "phi3", sizes);

@@ -31,6 +31,28 @@ def test_logits_of_tiny_models(name: str, tmp_path: Path) -> None:
     assert logits_error(name, tmp_path) <= 1e-3
 
 
+@pytest.mark.parametrize("name", CAUSAL)
+def test_tiny_models_fed_in_slices(name: str, tmp_path: Path) -> None:
+    """What is drawn after slices and single tokens is what the logits of one pass say, for two at once."""
+    convert(TINY / name, tmp_path / "model.gguf", tensor_type="F32")
+    ids = np.load(TINY / name / "golden.npz")["token_ids"]
+    file = native.GgufFile(str(tmp_path / "model.gguf"))
+    decoder = native.Decoder(file, native.ThreadPool(2), cache_tokens=160)
+    best = decoder.logits(ids).argmax(axis=1)
+    greedy = native.SamplingParams(temperature=0.0)
+    first, second = decoder.new_sequence(greedy), decoder.new_sequence(greedy)
+    # Of each: where its slices end.
+    for ends in ((7, 8), (8, 20), (9, 21), (30, 22), (31, 40)):
+        batch = []
+        for sequence, end in zip((first, second), ends, strict=True):
+            batch.append((sequence, ids[sequence.n_cached : end], 1))
+        drawn = decoder.step(batch)
+        assert [tokens[0].id for tokens in drawn] == [best[end - 1] for end in ends]
+    first.release()
+    (again,) = decoder.step([(first, ids[:31], 1)])
+    assert again[0].id == best[30]
+
+
 @pytest.mark.parametrize("name", ["bert-mean", "bert-cls"])
 def test_vectors_of_tiny_berts(name: str, tmp_path: Path) -> None:
     convert(TINY / name, tmp_path / "model.gguf", tensor_type="F32")

@@ -35,6 +35,18 @@ SIZES = {
     "attn_implementation": "eager",
 }
 EXPERTS = {"num_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
+DELTA = {
+    "num_hidden_layers": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 2,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_conv_kernel_dim": 4,
+    "rope_parameters": rope(
+        "default", partial_rotary_factor=0.5, mrope_section=[2, 1, 1], mrope_interleaved=True
+    ),
+    "layer_types": ["linear_attention"] * 3 + ["full_attention"],
+}
 LONG = rope(
     "longrope",
     short_factor=[1.0, 1.1, 1.3, 1.6],
@@ -46,6 +58,8 @@ TRANSFORMERS = {
     "mixtral": ("Mixtral", {"num_local_experts": 4, "num_experts_per_tok": 2}),
     "qwen2moe": ("Qwen2Moe", EXPERTS | {"shared_expert_intermediate_size": 64, "norm_topk_prob": False}),
     "qwen3moe": ("Qwen3Moe", EXPERTS | {"norm_topk_prob": True}),
+    "qwen35": ("Qwen3_5", DELTA),
+    "qwen35-grouped": ("Qwen3_5", DELTA | {"linear_num_value_heads": 4, "tie_word_embeddings": True}),
     "gemma2": ("Gemma2", {"sliding_window": 12, "query_pre_attn_scalar": 16, "attn_logit_softcapping": 5.0}),
     "gemma2-scale": (
         "Gemma2",
@@ -69,7 +83,11 @@ TRANSFORMERS = {
     "chatglm-hf": ("Glm", {"partial_rotary_factor": 0.5, "attention_bias": True}),
     "glm4": ("Glm4", {"partial_rotary_factor": 0.5, "attention_bias": True}),
 }
-CAUSAL_CLASS = {"Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM")}
+CAUSAL_CLASS = {
+    "Gemma3": ("Gemma3TextConfig", "Gemma3ForCausalLM"),
+    "Qwen3_5": ("Qwen3_5TextConfig", "Qwen3_5ForCausalLM"),
+}
+NORMS_ADD_ONE = ("Gemma2", "Gemma3", "Qwen3_5")
 
 
 def make(kind: str, changes: dict[str, object]) -> transformers.PreTrainedModel:
@@ -109,7 +127,7 @@ def main(names: list[str]) -> None:
         torch.manual_seed(20260102)
         ids = torch.randint(5, N_VOCAB - 40, (1, N_TOKENS))
         model = make(kind, changes).eval()
-        spread(model, norms_add_one=kind.startswith("Gemma"))
+        spread(model, norms_add_one=kind in NORMS_ADD_ONE)
         folder = OUT / name
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

@@ -15,13 +15,13 @@ struct Architecture {
 };
 
 constexpr std::array kArchitectures = {
-    Architecture{"llama", describe_llama},     Architecture{"qwen", describe_qwen},
-    Architecture{"qwen2", describe_qwen2},     Architecture{"qwen2moe", describe_qwen2moe},
-    Architecture{"qwen3", describe_qwen3},     Architecture{"qwen3moe", describe_qwen3moe},
-    Architecture{"gemma2", describe_gemma2},   Architecture{"gemma3", describe_gemma3},
-    Architecture{"phi3", describe_phi3},       Architecture{"internlm2", describe_internlm2},
-    Architecture{"minicpm", describe_minicpm}, Architecture{"chatglm", describe_chatglm},
-    Architecture{"glm4", describe_glm4},
+    Architecture{"llama", describe_llama},         Architecture{"qwen", describe_qwen},
+    Architecture{"qwen2", describe_qwen2},         Architecture{"qwen2moe", describe_qwen2moe},
+    Architecture{"qwen3", describe_qwen3},         Architecture{"qwen3moe", describe_qwen3moe},
+    Architecture{"qwen35", describe_qwen35},       Architecture{"gemma2", describe_gemma2},
+    Architecture{"gemma3", describe_gemma3},       Architecture{"phi3", describe_phi3},
+    Architecture{"internlm2", describe_internlm2}, Architecture{"minicpm", describe_minicpm},
+    Architecture{"chatglm", describe_chatglm},     Architecture{"glm4", describe_glm4},
 };
 
 const Architecture& find_architecture(std::string_view name) {

@@ -18,6 +18,7 @@ Description describe_qwen2(const Keys& keys);
 Description describe_qwen2moe(const Keys& keys);
 Description describe_qwen3(const Keys& keys);
 Description describe_qwen3moe(const Keys& keys);
+Description describe_qwen35(const Keys& keys);
 Description describe_gemma2(const Keys& keys);
 Description describe_gemma3(const Keys& keys);
 Description describe_phi3(const Keys& keys);

@@ -26,8 +26,9 @@ struct Rotary {
 };
 
 struct LayerShape {
-    std::size_t window = 0;  // keys that a query sees, its own among them; 0: all
-    std::size_t rotary = 0;  // index of Description::rotaries
+    std::size_t window = 0;     // keys that a query sees, its own among them; 0: all
+    std::size_t rotary = 0;     // index of Description::rotaries
+    bool is_recurrent = false;  // the gated delta rule instead of attention
 };
 
 // Feed-forward networks of which each token uses a few.
@@ -58,7 +59,10 @@ struct Description {
     RowOrder row_order = RowOrder::halves;  // of queries and keys in the file
     bool has_head_norms = false;            // of each query and key, before they are turned
     bool has_post_norms = false;            // of what attention and feed-forward give, before it is added
-    bool joins_gate_and_up = false;         // ffn_up holds the rows of both
+    bool gates_attention = false;  // attn_q holds, head by head, the query and what multiplies the result
+    DeltaShape delta;              // of the recurrent layers
+    std::string feed_forward_norm = "ffn_norm";
+    bool joins_gate_and_up = false;  // ffn_up holds the rows of both
     Activation activation = Activation::silu;
 
     Scoring scoring;            // of all layers; their windows stand in `layers`

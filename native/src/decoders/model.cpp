@@ -6,7 +6,14 @@ namespace quarry {
 
 struct DecoderModel::Buffers {
     explicit Buffers(const Description& d)
-        : hidden(d.width),
+        : attention_gates(d.gates_attention ? d.n_heads * d.head_dim : 0),
+          mixed(d.delta.mixed()),
+          convolved(d.delta.mixed()),
+          decays(d.delta.n_value_heads),
+          rates(d.delta.n_value_heads),
+          gates(d.delta.values()),
+          given(d.delta.values()),
+          hidden(d.width),
           normed(d.width),
           branch(d.width),
           queries(d.n_heads * d.head_dim),
@@ -24,6 +31,7 @@ struct DecoderModel::Buffers {
           logits(d.vocab_size) {
         for (const auto& rotary : d.rotaries) angles.emplace_back(2 * rotary.frequencies.size());
     }
+    Buffer attention_gates, mixed, convolved, decays, rates, gates, given;  // of models with recurrent layers
     Buffer hidden, normed, branch, queries, keys, values, attended, gate, up, shared_gate, scores, routed,
         routed_gate, routed_up, last, logits;
     Routes routes;
@@ -44,7 +52,7 @@ DecoderModel::DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr
     if (head == Head::present) {
         output_ = loader.matrix(loader.has("output.weight") ? "output" : "token_embd", d.vocab_size, d.width);
     }
-    loader.check_all_read();
+    loader.check_all_read(d.layers.size());
     weight_bytes_ = loader.n_bytes();
     buffers_ = std::make_unique<Buffers>(d);
 }
@@ -53,8 +61,14 @@ DecoderModel::Layer DecoderModel::load_layer(WeightLoader& loader, std::size_t i
     const Description& d = description_;
     const auto name = [&](const char* part) { return layer_tensor(index, part); };
     Layer layer;
-    load_attention(loader, index, layer);
-    layer.feed_forward_norm = loader.vector(name("ffn_norm"), d.width);
+    std::size_t& n_before = d.layers[index].is_recurrent ? n_recurrent_layers_ : n_cached_layers_;
+    layer.place = n_before++;
+    if (d.layers[index].is_recurrent) {
+        load_delta(loader, index, layer);
+    } else {
+        load_attention(loader, index, layer);
+    }
+    layer.feed_forward_norm = loader.vector(layer_tensor(index, d.feed_forward_norm), d.width);
     if (d.has_post_norms) {
         layer.attention_post_norm = loader.vector(name("post_attention_norm"), d.width);
         layer.feed_forward_post_norm = loader.vector(name("post_ffw_norm"), d.width);
@@ -115,11 +129,36 @@ void DecoderModel::load_attention(WeightLoader& loader, std::size_t index, Layer
         layer.key = loader.some_rows(joined, all, d.width, queries, keys, d.row_order, turned);
         layer.value = loader.some_rows(joined, all, d.width, queries + keys, keys);
     } else {
-        layer.query = loader.matrix(name("attn_q"), queries, d.width, d.row_order, turned);
+        if (d.gates_attention) {
+            const HeadShape query{d.head_dim, d.n_rotated, 2 * d.head_dim, 0};
+            const HeadShape gate{d.head_dim, 0, 2 * d.head_dim, d.head_dim};
+            layer.query = loader.head_rows(name("attn_q"), d.n_heads, d.width, d.row_order, query);
+            layer.attention_gate =
+                loader.head_rows(name("attn_q"), d.n_heads, d.width, RowOrder::halves, gate);
+        } else {
+            layer.query = loader.matrix(name("attn_q"), queries, d.width, d.row_order, turned);
+        }
         layer.key = loader.matrix(name("attn_k"), keys, d.width, d.row_order, turned);
         layer.value = loader.matrix(name("attn_v"), keys, d.width);
     }
     layer.attention_output = loader.matrix(name("attn_output"), d.width, queries);
+}
+
+void DecoderModel::load_delta(WeightLoader& loader, std::size_t index, Layer& layer) {
+    const Description& d = description_;
+    const DeltaShape& shape = d.delta;
+    const std::size_t n = shape.n_value_heads;
+    const auto name = [&](const char* part) { return layer_tensor(index, part); };
+    layer.attention_norm = loader.vector(name("attn_norm"), d.width);
+    layer.mixed = loader.matrix(name("attn_qkv"), shape.mixed(), d.width);
+    layer.attention_gate = loader.matrix(name("attn_gate"), shape.values(), d.width);
+    layer.decay = loader.matrix(name("ssm_alpha"), n, d.width);
+    layer.rate = loader.matrix(name("ssm_beta"), n, d.width);
+    layer.taps = loader.columns(name("ssm_conv1d"), shape.mixed(), shape.n_taps);
+    layer.delta.rates = loader.vector(name("ssm_a"), n, "");
+    layer.delta.biases = loader.vector(name("ssm_dt"), n, ".bias");
+    layer.delta_norm = loader.vector(name("ssm_norm"), shape.value_dim);
+    layer.attention_output = loader.matrix(name("ssm_out"), d.width, shape.values());
 }
 
 const Buffer& DecoderModel::forward(std::span<const std::int32_t> ids,
@@ -156,8 +195,20 @@ const Buffer& DecoderModel::states(std::span<const std::int32_t> ids, std::span<
             }
         }
     }
+    if (is_recurrent()) {
+        for (Buffer* buffer : {&b.mixed, &b.convolved, &b.decays, &b.rates, &b.gates, &b.given})
+            backend_->reserve(*buffer, n);
+        for (const auto& rows : sequences) {
+            if (rows.first_position == 0)
+                backend_->reset(*rows.state, n_recurrent_layers_ * d.delta.state_size());
+        }
+    }
     for (std::size_t i = 0; i < layers_.size(); ++i) {
-        run_attention(layers_[i], i, n, sequences, cache);
+        if (d.layers[i].is_recurrent) {
+            run_delta(layers_[i], n, sequences);
+        } else {
+            run_attention(layers_[i], i, n, sequences, cache);
+        }
         run_feed_forward(layers_[i], i, n);
     }
     if (outputs.empty()) return b.last;
@@ -186,9 +237,33 @@ void DecoderModel::run_attention(const Layer& layer, std::size_t index, std::siz
     backend_->rotate(b.keys, n, d.head_dim, b.angles[shape.rotary]);
     Scoring scoring = d.scoring;
     scoring.window = shape.window;
-    backend_->attention(b.queries, b.keys, b.values, sequences, d.n_heads, true, cache, index, b.attended,
-                        scoring);
+    backend_->attention(b.queries, b.keys, b.values, sequences, d.n_heads, true, cache, layer.place,
+                        b.attended, scoring);
+    if (d.gates_attention) {
+        backend_->reserve(b.attention_gates, n);
+        backend_->matmul(b.normed, n, {{&layer.attention_gate, &b.attention_gates}});
+        backend_->sigmoid_multiply(b.attention_gates, n, b.attended);
+    }
     add_branch(b.attended, n, layer.attention_output, layer.attention_post_norm, Rounding::coarse);
+}
+
+void DecoderModel::run_delta(const Layer& layer, std::size_t n, std::span<const SequenceRows> sequences) {
+    const Description& d = description_;
+    const std::size_t state = layer.place * d.delta.state_size();
+    Buffers& b = *buffers_;
+    backend_->rms_norm(b.hidden, n, layer.attention_norm, d.epsilon, b.normed);
+    backend_->matmul(b.normed, n,
+                     {{&layer.mixed, &b.mixed},
+                      {&layer.attention_gate, &b.gates},
+                      {&layer.decay, &b.decays},
+                      {&layer.rate, &b.rates}},
+                     Rounding::fine);
+    backend_->convolve(b.mixed, sequences, layer.taps, state, b.convolved);
+    backend_->gated_delta(b.convolved, b.decays, b.rates, sequences, d.delta, layer.delta, d.epsilon,
+                          state + d.delta.history_size(), b.given);
+    backend_->rms_norm(b.given, n, layer.delta_norm, d.epsilon, b.given);
+    backend_->silu_multiply(b.gates, b.given, n, b.given);
+    add_branch(b.given, n, layer.attention_output, layer.attention_post_norm, Rounding::coarse);
 }
 
 void DecoderModel::run_feed_forward(const Layer& layer, std::size_t index, std::size_t n) {

@@ -23,7 +23,9 @@ class DecoderModel {
 
     const Description& description() const { return description_; }
     std::size_t weight_bytes() const { return weight_bytes_; }
-    std::size_t n_cached_layers() const { return layers_.size(); }
+    std::size_t n_cached_layers() const { return n_cached_layers_; }
+    // Whether sequences carry a state, which cannot be taken back; SequenceRows must name it.
+    bool is_recurrent() const { return n_cached_layers_ < layers_.size(); }
 
     // Runs the layers over tokens `ids`, of which each sequence has its rows; keys and values go to `cache`.
     // Returns the logits of the rows `outputs`, valid until the next call.
@@ -37,7 +39,12 @@ class DecoderModel {
   private:
     struct Layer {
         std::vector<float> attention_norm, query_norm, key_norm, attention_post_norm;
-        Weight query, key, value, attention_output;
+        Weight query, key, value, attention_gate, attention_output;
+        // Of a recurrent layer, which has none of query, key and value.
+        Weight mixed, decay, rate;
+        std::vector<float> taps, delta_norm;
+        DeltaWeights delta;
+        std::size_t place = 0;  // among the layers of its kind: in the cache, or in the state
         std::vector<float> feed_forward_norm, feed_forward_post_norm;
         // Of the one network, or of the expert that every token uses.
         Weight gate, up, down;
@@ -48,10 +55,12 @@ class DecoderModel {
 
     Layer load_layer(WeightLoader& loader, std::size_t index);
     void load_attention(WeightLoader& loader, std::size_t index, Layer& layer);
+    void load_delta(WeightLoader& loader, std::size_t index, Layer& layer);
     void load_dense(WeightLoader& loader, std::size_t index, Layer& layer);
     void load_experts(WeightLoader& loader, std::size_t index, Layer& layer);
     void run_attention(const Layer& layer, std::size_t index, std::size_t n,
                        std::span<const SequenceRows> sequences, KvCache& cache);
+    void run_delta(const Layer& layer, std::size_t n, std::span<const SequenceRows> sequences);
     void run_feed_forward(const Layer& layer, std::size_t index, std::size_t n);
     // From b.normed to b.branch.
     void run_experts(const Layer& layer, std::size_t n, Rounding rounding);
@@ -66,6 +75,7 @@ class DecoderModel {
     std::shared_ptr<Backend> backend_;
     Description description_;
     std::size_t weight_bytes_ = 0;
+    std::size_t n_cached_layers_ = 0, n_recurrent_layers_ = 0;
     const GgufTensor* embeddings_ = nullptr;
     std::vector<Layer> layers_;
     std::vector<float> output_norm_;
