@@ -15,8 +15,9 @@ from rich.console import Console
 
 from bench import fixtures, ingestion, machine, product
 from bench.cases import Case, shape_cases, starter_cases
+from bench.limits import Limits
 from bench.report import number, save, table_of
-from bench.turns import Row, Sides, compare, compare_fresh
+from bench.turns import Row, Sides, compare, compare_fresh, cosines
 from bench.worker import ROOT, BenchError, Worker
 from engine.errors import EngineError
 from ingest.errors import IngestError
@@ -123,19 +124,23 @@ def _measure_cases(cases: list[Case], repeats: int, n_threads: int, console: Con
     try:
         ours, peer = sides.ours(), sides.peer() if sides.peer else None
         console.print({"ours": ours.ask({"do": "describe"})})
+        limits = Limits(ours.ask({"do": "peaks"}))
         if peer:
             console.print({"peer": peer.ask({"do": "describe"})})
     except BenchError as error:
         yield str(error)
         return
+    yield from limits.rows()
     with ours:
         for case in cases:
             try:
                 path = fixtures.model_path(case.model, peer=sides.peer)
                 if case.fresh:
-                    yield compare_fresh(case, path, sides)
+                    yield from compare_fresh(case, path, sides)
+                elif case.work["do"] == "cosines":
+                    yield from cosines(case, path, ours, peer)
                 else:
-                    yield compare(case, path, ours, peer, repeats=repeats)
+                    yield from compare(case, path, ours, peer, repeats=repeats, limits=limits)
             except (BenchError, EngineError, IngestError, OSError) as error:
                 yield f"{case.name}: {error}"
     if peer:

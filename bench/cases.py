@@ -19,6 +19,17 @@ FLASH_AND_REPACK = {
 CALLS = {
     f"{flash}, {n} a call": {**setting, "per_call": n} for flash, setting in FLASH.items() for n in (1, 8)
 }
+ONNX = {
+    f"onnxruntime {kind}, {n} a call": {"engine": f"onnxruntime {kind}", "per_call": n}
+    for kind in ("fp32", "int8")
+    for n in (8, 64)
+}
+"""onnxruntime on a graph of its fused operators; "int8" is its dynamic quantisation."""
+ONNX_COSINES = {
+    "onnxruntime int8": {"engine": "onnxruntime int8"},
+    "onnxruntime int8 per channel": {"engine": "onnxruntime int8", "per_channel": True},
+}
+
 REPACKED = frozenset({"Q4_0", "Q8_0", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q6_K"})
 """Types whose weights llama.cpp can lay out anew while loading."""
 
@@ -57,7 +68,11 @@ def shape_cases() -> Iterator[Case]:
     for shape, types in ENCODER_SHAPES.items():
         for kind in types:
             for n in (32, 128, 256):
-                yield _embed(f"{shape}-{kind.lower()}", n)
+                yield _embed(f"{shape}-{kind.lower()}", n, {**CALLS, **ONNX})
+            work = {"do": "cosines", "n_tokens": 128, "n_passages": 8}
+            yield Case(
+                f"cosine/{shape}-{kind.lower()}", "least", f"{shape}-{kind.lower()}", work, ONNX_COSINES
+            )
     for shape, types in DECODER_SHAPES.items():
         for kind in types:
             model = f"{shape}-{kind.lower()}"
@@ -80,6 +95,6 @@ def _decode(model: str, label: str, n: int, settings: Mapping[str, Mapping[str, 
     return Case(f"decode/{model}/{label}", "tokens/s", model, work, settings)
 
 
-def _embed(model: str, n: int) -> Case:
+def _embed(model: str, n: int, settings: Mapping[str, Mapping[str, object]] = CALLS) -> Case:
     work = {"do": "embed", "n_tokens": n, "n_passages": 64}
-    return Case(f"embed/{model}/{n}", "tokens/s", model, work, CALLS)
+    return Case(f"embed/{model}/{n}", "tokens/s", model, work, settings)

@@ -117,10 +117,11 @@ def memory(models: Models, request: dict[str, Any]) -> float:
     return float(peak_resident_bytes())
 
 
-def peaks() -> dict[str, float]:
-    """Return the machine's measured peaks, where the native module can measure them."""
-    measure = getattr(native, "peaks", None)
-    return dict(measure(N_THREADS)) if measure is not None else {}
+def vectors(models: Models, request: dict[str, Any]) -> list[list[float]]:
+    """Return the normalised vectors of the passages."""
+    model = models.encoder(request["model"])
+    passages = [_ids(request["n_tokens"], model.vocab_size, seed=s) for s in range(request["n_passages"])]
+    return model.encode(passages, normalize=True).tolist()
 
 
 def main() -> None:
@@ -133,8 +134,11 @@ def main() -> None:
                 "instruction_set": models.pool.instruction_set,
                 "types": list(native.type_names),
                 "n_threads": N_THREADS,
-                "peaks": peaks(),
             }
+        if request["do"] == "peaks":
+            return models.pool.peaks()
+        if request["do"] == "vectors":
+            return {"vectors": vectors(models, request)}
         if request["do"] == "drop":
             models.drop()
             return {}

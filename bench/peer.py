@@ -1,4 +1,4 @@
-"""The peer's worker: measures llama.cpp. Run as `python -m bench.peer` in the peers' environment."""
+"""The peers' worker: llama.cpp and onnxruntime. Run as `python -m bench.peer` in the peers' environment."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import llama, prompts
+from bench import llama, onnx_encoder, prompts
 from bench.worker import peak_resident_bytes, serve
 
 N_THREADS = int(sys.argv[1]) if len(sys.argv) > 1 else os.cpu_count() or 1
@@ -23,6 +23,7 @@ class Models:
     def __init__(self) -> None:
         self._path = ""
         self._models: dict[llama.Settings, llama.Llama] = {}
+        self._encoders: dict[str, onnx_encoder.OnnxEncoder] = {}
 
     def get(self, path: str, settings: llama.Settings) -> llama.Llama:
         if path != self._path:
@@ -32,10 +33,25 @@ class Models:
             self._models[settings] = llama.Llama(path, settings)
         return self._models[settings]
 
+    def onnx(self, path: str, settings: dict[str, Any]) -> onnx_encoder.OnnxEncoder:
+        if path != self._path:
+            self.drop()
+            self._path = path
+        how = f"{settings['engine']} {settings.get('per_channel', False)}"
+        if how not in self._encoders:
+            self._encoders[how] = onnx_encoder.OnnxEncoder(
+                Path(path),
+                int8=settings["engine"].endswith("int8"),
+                per_channel=settings.get("per_channel", False),
+                n_threads=N_THREADS,
+            )
+        return self._encoders[how]
+
     def drop(self) -> None:
         for model in self._models.values():
             model.close()
         self._models.clear()
+        self._encoders.clear()
 
 
 def prefill(models: Models, request: dict[str, Any]) -> float:
@@ -70,8 +86,15 @@ def decode(models: Models, request: dict[str, Any]) -> float:
 
 
 def embed(models: Models, request: dict[str, Any]) -> float:
-    """Return tokens a second of embedding passages, `per_call` of them in one call of llama.cpp."""
+    """Return tokens a second of embedding passages, `per_call` of them in one call."""
     n, per_call = request["n_tokens"], request["settings"]["per_call"]
+    if "engine" in request["settings"]:
+        encoder = models.onnx(request["model"], request["settings"])
+        ids = [prompts.token_ids(n, encoder.n_vocab, seed=s) for s in range(request["n_passages"])]
+        start = perf_counter()
+        for at in range(0, len(ids), per_call):
+            encoder.encode(ids[at : at + per_call])
+        return float(n * len(ids) / (perf_counter() - start))
     chosen = settings(
         request, n_ctx=per_call * n, n_batch=per_call * n, n_sequences=per_call, embeddings=True
     )
@@ -81,6 +104,17 @@ def embed(models: Models, request: dict[str, Any]) -> float:
     for at in range(0, len(passages), per_call):
         model.embed(passages[at : at + per_call])
     return float(n * len(passages) / (perf_counter() - start))
+
+
+def vectors(models: Models, request: dict[str, Any]) -> list[list[float]]:
+    """Return onnxruntime's normalised vectors of the passages."""
+    encoder = models.onnx(request["model"], request["settings"])
+    n = request["n_tokens"]
+    found = encoder.encode(
+        [prompts.token_ids(n, encoder.n_vocab, seed=s) for s in range(request["n_passages"])]
+    )
+    lists: list[list[float]] = (found / np.linalg.norm(found, axis=1, keepdims=True)).tolist()
+    return lists
 
 
 def load(models: Models, request: dict[str, Any]) -> float:
@@ -114,6 +148,7 @@ def main() -> None:
         if request["do"] == "describe":
             return {
                 "llama-cpp-python": importlib.metadata.version("llama-cpp-python"),
+                "onnxruntime": importlib.metadata.version("onnxruntime"),
                 "numpy": np.__version__,
                 "build": llama.system_info(),
                 "n_threads": N_THREADS,
@@ -122,6 +157,8 @@ def main() -> None:
             source, target = Path(request["source"]), Path(request["target"])
             llama.quantize(source, target, request["type"], n_threads=N_THREADS)
             return {}
+        if request["do"] == "vectors":
+            return {"vectors": vectors(models, request)}
         if request["do"] == "drop":
             models.drop()
             return {}

@@ -16,7 +16,7 @@ encoder_architectures: list[str]
 """What `Encoder` runs; other files may be decoders."""
 
 def instruction_sets() -> list[str]:
-    """Instruction sets that this processor can run, slowest first, out of generic, avx2, avx512."""
+    """Instruction sets that this processor can run, slowest first: generic, avx2, avx512, avx512bf16."""
 
 class GgufError(ValueError):
     """A GGUF file is malformed or unsupported; the message names key or tensor, the value and the limit."""
@@ -81,6 +81,13 @@ class ThreadPool:
 
     def observe(self, collector: ImportanceCollector | None) -> None:
         """Show every matrix product of models on these threads to `collector`, until None is given."""
+
+    def peaks(self) -> dict[str, float]:
+        """Measure what these threads can do at most, in about a second.
+
+        "int8", "bf16" and "fp32" are operations a second of all threads together, a product and a sum being
+        two; "bf16" is 0 where the instruction set has no such products. "read" is bytes of memory a second.
+        """
 
 class MatmulObserver: ...
 

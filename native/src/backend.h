@@ -16,6 +16,7 @@
 #include "gguf.h"
 #include "kv_cache.h"
 #include "memory.h"
+#include "peaks.h"
 #include "thread_pool.h"
 
 namespace quarry {
@@ -148,6 +149,11 @@ class Backend {
     void observe(std::shared_ptr<MatmulObserver> observer) {
         const std::lock_guard lock(mutex_);
         observer_ = std::move(observer);
+    }
+    // What the threads could do at most. Takes about a second.
+    Peaks peaks() {
+        const std::lock_guard lock(mutex_);
+        return measure_peaks(pool_, kernels_);
     }
 
     Weight load(const GgufFile& file, const GgufTensor& tensor, RowOrder order = RowOrder::halves,

@@ -40,6 +40,20 @@ Floats to_numpy(std::vector<float>&& values, std::initializer_list<std::size_t> 
     return Floats(owner->data(), shape, free);
 }
 
+nb::dict peaks(Backend& backend) {
+    Peaks measured;
+    {
+        nb::gil_scoped_release released;
+        measured = backend.peaks();
+    }
+    nb::dict out;
+    out["int8"] = measured.int8;
+    out["bf16"] = measured.bf16;
+    out["fp32"] = measured.f32;
+    out["read"] = measured.read;
+    return out;
+}
+
 nb::object text(std::string_view value) {
     // Token texts may be any bytes; surrogateescape keeps them whole.
     PyObject* decoded =
@@ -302,6 +316,7 @@ void bind_models(nb::module_& m) {
         .def("sums", &importance_sums);
     nb::class_<Backend>(m, "ThreadPool")
         .def(nb::new_(&make_backend), "n_threads"_a, "instruction_set"_a = "auto")
+        .def("peaks", &peaks)
         .def_prop_ro("n_threads", &Backend::n_threads)
         .def_prop_ro("instruction_set", &Backend::instruction_set)
         .def("observe", &Backend::observe, "collector"_a.none(), nb::call_guard<nb::gil_scoped_release>());

@@ -24,6 +24,7 @@ std::vector<const Kernels*> available() {
     __builtin_cpu_init();
     if (has_avx2()) all.push_back(&avx2::kernels);
     if (has_avx512()) all.push_back(&avx512::kernels);
+    if (has_avx512() && __builtin_cpu_supports("avx512bf16")) all.push_back(&avx512bf16::kernels);
 #endif
     return all;
 }

@@ -65,6 +65,13 @@ constexpr std::size_t attention_scratch(std::size_t head_dim) {
     return kMaxChunk * (2 * head_dim + kKeysPerBlock);
 }
 
+// A loop that keeps the multipliers of one core busy; what a round of it computes.
+struct PeakLoop {
+    void (*run)(std::size_t rounds);  // nullptr where the instruction set has no such products
+    double operations;
+};
+constexpr std::size_t kReadUnit = 512;  // bytes
+
 struct Kernels {
     const char* name;
     std::size_t max_chunk;
@@ -89,6 +96,8 @@ struct Kernels {
     // In place: pairs (x[i], x[half + i]) turned by the angles with these cosines and sines.
     void (*rotate)(float* x, const float* cosines, const float* sines, std::size_t half);
     void (*attend)(const AttentionTask& task);
+    PeakLoop peak_int8, peak_bf16, peak_f32;
+    void (*peak_read)(const std::byte* from, std::size_t n);  // n a multiple of kReadUnit
 };
 
 // Names of what this processor can run, slowest first.
@@ -104,6 +113,9 @@ namespace avx2 {
 extern const Kernels kernels;
 }
 namespace avx512 {
+extern const Kernels kernels;
+}
+namespace avx512bf16 {
 extern const Kernels kernels;
 }
 

@@ -688,4 +688,8 @@ const Kernels kernels = {
     to_f16,
     rotate,
     attend,
+    kPeakInt8,
+    kPeakBf16,
+    kPeakF32,
+    read_bytes,
 };

@@ -2,5 +2,7 @@
 #include "vector_generic.h"
 
 namespace quarry::generic {
+#include "peak_loops.inl"
+
 #include "kernels.inl"
 }  // namespace quarry::generic

@@ -1,4 +1,5 @@
-// Sixteen lanes of AVX-512 with VNNI.
+// Sixteen lanes of AVX-512 with VNNI, and with BF16 where the compiler is told so; QUARRY_AVX512 is its
+// namespace.
 #pragma once
 
 #include <immintrin.h>
@@ -6,9 +7,12 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace quarry::avx512 {
+#define QUARRY_STRING_OF(name) #name
+#define QUARRY_STRING(name) QUARRY_STRING_OF(name)
 
-constexpr const char* kName = "avx512";
+namespace quarry::QUARRY_AVX512 {
+
+constexpr const char* kName = QUARRY_STRING(QUARRY_AVX512);
 constexpr std::size_t kLanes = 16;
 constexpr std::size_t kChunk = 12;
 
@@ -144,4 +148,17 @@ inline void quantize_group(const float* x, float inverse, std::int8_t* out, std:
     }
 }
 
-}  // namespace quarry::avx512
+#ifdef __AVX512BF16__
+// Two bf16 numbers in each lane, of one row.
+struct Pairs {
+    __m512i v;
+    static Pairs load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+    static Pairs all(std::int32_t pair) { return {_mm512_set1_epi32(pair)}; }
+};
+// sum + a[0] * b[0] + a[1] * b[1] in each lane.
+inline Floats dot(Floats sum, Pairs a, Pairs b) {
+    return {_mm512_dpbf16_ps(sum.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v))};
+}
+#endif
+
+}  // namespace quarry::QUARRY_AVX512
