@@ -5,6 +5,8 @@
 #include <cmath>
 #include <cstring>
 
+#include "float16.h"
+
 namespace quarry {
 
 namespace {
@@ -15,7 +17,31 @@ constexpr std::size_t kAlign = 64;
 constexpr std::size_t kPanelBytes = 256 * 1024;
 
 bool is_quantized(Layout layout) {
-    return layout != Layout::f32 && layout != Layout::f16 && layout != Layout::bf16;
+    return layout != Layout::f32 && layout != Layout::f16 && layout != Layout::bf16 &&
+           layout != Layout::bf16_pairs;
+}
+
+// One row to blocks of Q8_0.
+void round_to_q8(const float* x, std::size_t width, std::byte* out) {
+    for (std::size_t first = 0; first < width; first += kGroup, out += types::q8_0.block_bytes) {
+        float top = 0;
+        for (std::size_t k = first; k < first + kGroup; ++k) top = std::max(top, std::fabs(x[k]));
+        const std::uint16_t scale = f32_to_f16(top / 127);
+        const float inverse = f16_to_f32(scale) > 0 ? 1 / f16_to_f32(scale) : 0;
+        std::memcpy(out, &scale, sizeof scale);
+        for (std::size_t k = 0; k < kGroup; ++k) {
+            const float q = std::clamp(std::nearbyint(x[first + k] * inverse), -127.0f, 127.0f);
+            out[2 + k] = static_cast<std::byte>(static_cast<std::int8_t>(q));
+        }
+    }
+}
+
+// Row r of a tile of bf16_pairs.
+void round_to_pairs(const float* x, std::size_t width, std::size_t r, std::byte* tile) {
+    for (std::size_t k = 0; k < width; ++k) {
+        const std::uint16_t number = f32_to_bf16(x[k]);
+        std::memcpy(tile + (k / 2 * kTileRows + r) * 4 + k % 2 * 2, &number, sizeof number);
+    }
 }
 
 std::size_t tiles_of(std::size_t rows) {
@@ -54,7 +80,7 @@ class Carver {
 }  // namespace
 
 Backend::Backend(std::size_t n_threads, std::string_view instruction_set)
-    : kernels_(kernels_for(instruction_set)), pool_(n_threads), scratch_(n_threads) {}
+    : kernels_(kernels_for(instruction_set)), pool_(n_threads), scratch_(n_threads), panels_(n_threads) {}
 
 Weight Backend::load(const GgufFile& file, const GgufTensor& tensor, RowOrder order, HeadShape heads) {
     const TensorType& type = *tensor.type;
@@ -69,6 +95,37 @@ Weight Backend::load(const GgufFile& file, const GgufTensor& tensor, RowOrder or
             rows[r] = tensor.bytes.data() + source_row(tile * kTileRows + r, order, heads) * row_bytes;
         }
         type.pack(rows, weight.width, weight.tiles.data() + tile * step);
+    });
+    file.mapping().drop(tensor.bytes);
+    return weight;
+}
+
+Weight Backend::load_rounded(const GgufFile& file, const GgufTensor& tensor, Rounding rounding) {
+    const bool rounds = tensor.type == &types::f16 || tensor.type == &types::bf16;
+    const bool pairs = rounding == Rounding::fine;
+    if (!rounds || tensor.width() % kGroup != 0 || (pairs && kernels_.pair_up == nullptr))
+        return load(file, tensor);
+    GgufFile::check_readable(tensor);
+    Weight weight{
+        pairs ? Layout::bf16_pairs : Layout::q8, tensor.rows(), tensor.width(), {}, {}, tensor.name};
+    const std::size_t step = tile_bytes(weight.layout, weight.width);
+    const std::size_t row_bytes = weight.width / kGroup * types::q8_0.block_bytes;
+    weight.tiles = LazyMemory(tiles_of(weight.rows) * step);
+    pool_.parallel(tiles_of(weight.rows), [&](std::size_t tile, std::size_t) {
+        std::vector<float> row(weight.width);
+        std::vector<std::byte> blocks(pairs ? 0 : kTileRows * row_bytes);
+        const std::byte* rows[kTileRows] = {};
+        std::byte* out = weight.tiles.data() + tile * step;
+        for (std::size_t r = 0; r < kTileRows && tile * kTileRows + r < weight.rows; ++r) {
+            GgufFile::read_row(tensor, tile * kTileRows + r, row.data());
+            if (pairs) {
+                round_to_pairs(row.data(), weight.width, r, out);
+                continue;
+            }
+            round_to_q8(row.data(), weight.width, blocks.data() + r * row_bytes);
+            rows[r] = blocks.data() + r * row_bytes;
+        }
+        if (!pairs) types::q8_0.pack(rows, weight.width, out);
     });
     file.mapping().drop(tensor.bytes);
     return weight;
@@ -179,6 +236,23 @@ void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, Pr
     });
 }
 
+void Backend::prepare_pairs(const Buffer& x, std::size_t first, std::size_t n) {
+    const std::size_t width = x.width();
+    pairs_.chunks.resize(n_chunks(n));
+    grow(pairs_.memory, n * width / 2 * sizeof(std::int32_t) + pairs_.chunks.size() * kAlign);
+    Carver carver(pairs_.memory.data());
+    for (std::size_t c = 0; c < pairs_.chunks.size(); ++c) {
+        pairs_.chunks[c] = {};
+        pairs_.chunks[c].n = std::min(kernels_.max_chunk, n - c * kernels_.max_chunk);
+        pairs_.chunks[c].pairs = carver.take<std::int32_t>(pairs_.chunks[c].n * width / 2);
+    }
+    each_row(pairs_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c) {
+        const Chunk& chunk = pairs_.chunks[c];
+        kernels_.pair_up(x.row(first + c * kernels_.max_chunk), width, chunk.n, width,
+                         const_cast<std::int32_t*>(chunk.pairs));
+    });
+}
+
 void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections,
                      Rounding rounding) {
     matmul_rows(x, 0, n, projections, rounding, 0);
@@ -187,48 +261,95 @@ void Backend::matmul(const Buffer& x, std::size_t n, std::initializer_list<Proje
 void Backend::matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
                           std::initializer_list<Projection> projections, Rounding rounding,
                           std::size_t part) {
-    const auto quantized = [](const Projection& p) { return is_quantized(p.weight->layout); };
     if (observer_ != nullptr) {
         for (const Projection& p : projections) observer_->see(*p.weight, part, x.row(first), n, x.width());
     }
     const bool fine = rounding == Rounding::fine;
-    if (std::any_of(projections.begin(), projections.end(), quantized)) {
+    bool bytes = false;
+    bool pairs = false;
+    bool floats = false;
+    for (const Projection& projection : projections) {
+        const Layout layout = projection.weight->layout;
+        (is_quantized(layout) ? bytes : layout == Layout::bf16_pairs ? pairs : floats) = true;
+    }
+    if (bytes) {
         if (fine) grow(residual_, n * x.width() * sizeof(float));
         auto* residual = reinterpret_cast<float*>(residual_.data());
         prepare_bytes(x.row(first), x.width(), n, bytes_, fine ? residual : nullptr);
         if (fine) prepare_bytes(residual, x.width(), n, residual_bytes_, nullptr);
     }
-    if (!std::all_of(projections.begin(), projections.end(), quantized)) prepare_floats(x, first, n);
+    if (pairs) prepare_pairs(x, first, n);
+    if (floats) prepare_floats(x, first, n);
     for (const Projection& projection : projections) {
-        const Weight& weight = *projection.weight;
-        const bool bytes = quantized(projection);
-        const auto& chunks = bytes ? bytes_.chunks : floats_.chunks;
-        const MatmulTile kernel = kernels_.matmul[static_cast<std::size_t>(weight.layout)];
-        const std::size_t step = tile_bytes(weight.layout, weight.width);
-        const std::size_t n_tiles = tiles_of(weight.rows);
-        const std::byte* tiles = weight.tiles.data() + part * n_tiles * step;
-        // Few, large panels reuse activations in the cache; enough of them keep the threads evenly busy.
-        const std::size_t even = std::max<std::size_t>(1, n_tiles / (8 * pool_.size()));
-        const std::size_t panel = std::clamp<std::size_t>(kPanelBytes / step, 1, even);
-        pool_.parallel((n_tiles + panel - 1) / panel, [&](std::size_t p, std::size_t) {
-            const std::size_t end = std::min(n_tiles, (p + 1) * panel);
-            for (std::size_t c = 0; c < chunks.size(); ++c) {
-                for (std::size_t tile = p * panel; tile < end; ++tile) {
-                    const std::size_t row = tile * kTileRows;
-                    const std::byte* packed = tiles + tile * step;
-                    TileOutput out{projection.out->row(first + c * kernels_.max_chunk) + row,
-                                   projection.out->width(), std::min(kTileRows, weight.rows - row),
-                                   weight.bias.empty() ? nullptr : weight.bias.data() + row,
-                                   projection.accumulate};
-                    kernel(packed, weight.width, chunks[c], out);
-                    if (!fine || !bytes) continue;
-                    out.bias = nullptr;
-                    out.accumulate = true;
-                    kernel(packed, weight.width, residual_bytes_.chunks[c], out);
-                }
-            }
-        });
+        const auto layout = projection.weight->layout;
+        Product product{projection, part, first, &floats_, nullptr};
+        if (layout == Layout::bf16_pairs) product.x = &pairs_;
+        if (is_quantized(layout)) {
+            product.x = &bytes_;
+            if (fine) product.residual = &residual_bytes_;
+        }
+        const bool panels =
+            n > kernels_.max_chunk && kernels_.panels[static_cast<std::size_t>(layout)].unpack != nullptr;
+        panels ? multiply_panels(product) : multiply_tiles(product);
     }
+}
+
+void Backend::multiply_tiles(const Product& product) {
+    const Weight& weight = *product.to.weight;
+    const MatmulTile kernel = kernels_.matmul[static_cast<std::size_t>(weight.layout)];
+    const std::size_t step = tile_bytes(weight.layout, weight.width);
+    const std::size_t n_tiles = tiles_of(weight.rows);
+    const std::byte* tiles = weight.tiles.data() + product.part * n_tiles * step;
+    // Few, large stacks reuse activations in the cache; enough of them keep the threads evenly busy.
+    const std::size_t even = std::max<std::size_t>(1, n_tiles / (8 * pool_.size()));
+    const std::size_t stack = std::clamp<std::size_t>(kPanelBytes / step, 1, even);
+    pool_.parallel((n_tiles + stack - 1) / stack, [&](std::size_t p, std::size_t) {
+        const std::size_t end = std::min(n_tiles, (p + 1) * stack);
+        for (std::size_t c = 0; c < product.x->chunks.size(); ++c) {
+            for (std::size_t tile = p * stack; tile < end; ++tile) {
+                const std::size_t row = tile * kTileRows;
+                const std::byte* packed = tiles + tile * step;
+                TileOutput out{product.to.out->row(product.first_row + c * kernels_.max_chunk) + row,
+                               product.to.out->width(), std::min(kTileRows, weight.rows - row),
+                               weight.bias.empty() ? nullptr : weight.bias.data() + row,
+                               product.to.accumulate};
+                kernel(packed, weight.width, product.x->chunks[c], out);
+                if (product.residual == nullptr) continue;
+                out.bias = nullptr;
+                out.accumulate = true;
+                kernel(packed, weight.width, product.residual->chunks[c], out);
+            }
+        }
+    });
+}
+
+void Backend::multiply_panels(const Product& product) {
+    const Weight& weight = *product.to.weight;
+    const PanelKernels& kernels = kernels_.panels[static_cast<std::size_t>(weight.layout)];
+    const std::size_t step = tile_bytes(weight.layout, weight.width);
+    const std::size_t n_tiles = tiles_of(weight.rows);
+    const std::byte* packed = weight.tiles.data() + product.part * n_tiles * step;
+    for (auto& panel : panels_) grow(panel, weight.width / kGroup * kernels.group_bytes);
+    pool_.parallel((n_tiles + kPanelTiles - 1) / kPanelTiles, [&](std::size_t p, std::size_t thread) {
+        const std::size_t tile = p * kPanelTiles;
+        const std::size_t row = tile * kTileRows;
+        const std::byte* tiles[kPanelTiles];
+        // Where the matrix ends with half a panel, its last tile fills the other half, and is not stored.
+        for (std::size_t i = 0; i < kPanelTiles; ++i)
+            tiles[i] = packed + std::min(tile + i, n_tiles - 1) * step;
+        std::byte* panel = panels_[thread].data();
+        kernels.unpack(tiles, weight.width, panel);
+        for (std::size_t c = 0; c < product.x->chunks.size(); ++c) {
+            TileOutput out{product.to.out->row(product.first_row + c * kernels_.max_chunk) + row,
+                           product.to.out->width(), std::min(kPanelTiles * kTileRows, weight.rows - row),
+                           weight.bias.empty() ? nullptr : weight.bias.data() + row, product.to.accumulate};
+            kernels.multiply(panel, weight.width, product.x->chunks[c], out);
+            if (product.residual == nullptr) continue;
+            out.bias = nullptr;
+            out.accumulate = true;
+            kernels.multiply(panel, weight.width, product.residual->chunks[c], out);
+        }
+    });
 }
 
 void Backend::rms_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight, float epsilon,

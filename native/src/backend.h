@@ -158,6 +158,9 @@ class Backend {
 
     Weight load(const GgufFile& file, const GgufTensor& tensor, RowOrder order = RowOrder::halves,
                 HeadShape heads = {1, 0});
+    // As load(), with weights of F16 or BF16 rounded for speed: `fine` to bf16, else to 8 bits; where the
+    // width or the instruction set allows it.
+    Weight load_rounded(const GgufFile& file, const GgufTensor& tensor, Rounding rounding);
     std::vector<float> load_vector(const GgufTensor& tensor) const;
     std::vector<float> load_bias(const GgufTensor& tensor, RowOrder order = RowOrder::halves,
                                  HeadShape heads = {1, 0}) const {
@@ -243,6 +246,17 @@ class Backend {
     void matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
                      std::initializer_list<Projection> projections, Rounding rounding, std::size_t part);
     void prepare_floats(const Buffer& x, std::size_t first, std::size_t n);
+    void prepare_pairs(const Buffer& x, std::size_t first, std::size_t n);
+    // One matrix and its prepared input.
+    struct Product {
+        const Projection& to;
+        std::size_t part;       // of a weight that holds several matrices
+        std::size_t first_row;  // of the output
+        const Prepared* x;
+        const Prepared* residual;  // nullptr where rounding is coarse
+    };
+    void multiply_tiles(const Product& product);
+    void multiply_panels(const Product& product);
     void prepare_bytes(const float* x, std::size_t width, std::size_t n, Prepared& out, float* residual);
     std::size_t n_chunks(std::size_t n) const { return (n + kernels_.max_chunk - 1) / kernels_.max_chunk; }
     template <class Body>
@@ -260,9 +274,10 @@ class Backend {
     ThreadPool pool_;
     std::mutex mutex_;
     std::shared_ptr<MatmulObserver> observer_;
-    Prepared floats_, bytes_, residual_bytes_;
+    Prepared floats_, bytes_, residual_bytes_, pairs_;
     LazyMemory residual_;              // [n][width]
     std::vector<LazyMemory> scratch_;  // of attention, one a thread
+    std::vector<LazyMemory> panels_;   // one a thread
 };
 
 }  // namespace quarry

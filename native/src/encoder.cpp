@@ -200,20 +200,20 @@ void Encoder::load_head() {
     }
     head_pooling_ = pooling == "mean" ? Pooling::mean : Pooling::cls;
     if (output != nullptr && inner != nullptr) {
-        head_ = load("cls", width_, width_);
+        head_ = load("cls", width_, width_, Rounding::fine);
         head_norm_ = load_norm("cls.norm", false);
     }
-    head_output_ = load(output == nullptr ? "cls" : "cls.output", last.rows(), width_);
+    head_output_ = load(output == nullptr ? "cls" : "cls.output", last.rows(), width_, Rounding::fine);
 }
 
-Weight Encoder::load(const std::string& name, std::size_t rows, std::size_t width) {
-    return load_rows(name, rows, 0, rows, width);
+Weight Encoder::load(const std::string& name, std::size_t rows, std::size_t width, Rounding rounding) {
+    return load_rows(name, rows, 0, rows, width, rounding);
 }
 
 Weight Encoder::load_rows(const std::string& name, std::size_t all, std::size_t first, std::size_t rows,
-                          std::size_t width) {
+                          std::size_t width, Rounding rounding) {
     const auto& tensor = file_->tensor(name + ".weight", std::array<std::uint64_t, 2>{width, all});
-    Weight weight = backend_->load(*file_, rows_of(tensor, first, rows));
+    Weight weight = backend_->load_rounded(*file_, rows_of(tensor, first, rows), rounding);
     if (file_->find_tensor(name + ".bias") != nullptr) {
         auto bias = backend_->load_bias(file_->tensor(name + ".bias", std::array<std::uint64_t, 1>{all}));
         bias.erase(bias.begin(), bias.begin() + static_cast<std::ptrdiff_t>(first));
@@ -256,40 +256,47 @@ void Encoder::load_layer(std::size_t index) {
     layers_.push_back(std::move(layer));
 }
 
+// Measured on MiniLM, by giving one matrix after another exact inputs and weights: eight bits for the weights
+// of all and the inputs of all but one leave a cosine of 0.9991, and the values alone cost as much as all
+// others. Gated feed-forwards were not measured.
+Rounding Encoder::usual_rounding() const {
+    return architecture_ == "bert" ? Rounding::coarse : Rounding::fine;
+}
+
 void Encoder::load_attention(Layer& layer, const std::string& prefix) {
     if (file_->find_tensor(prefix + "attn_qkv.weight") != nullptr) {
         const std::string name = prefix + "attn_qkv";
-        layer.query = load_rows(name, 3 * width_, 0, width_, width_);
-        layer.key = load_rows(name, 3 * width_, width_, width_, width_);
-        layer.value = load_rows(name, 3 * width_, 2 * width_, width_, width_);
+        layer.query = load_rows(name, 3 * width_, 0, width_, width_, usual_rounding());
+        layer.key = load_rows(name, 3 * width_, width_, width_, width_, usual_rounding());
+        layer.value = load_rows(name, 3 * width_, 2 * width_, width_, width_, Rounding::fine);
     } else {
-        layer.query = load(prefix + "attn_q", width_, width_);
-        layer.key = load(prefix + "attn_k", width_, width_);
-        layer.value = load(prefix + "attn_v", width_, width_);
+        layer.query = load(prefix + "attn_q", width_, width_, usual_rounding());
+        layer.key = load(prefix + "attn_k", width_, width_, usual_rounding());
+        layer.value = load(prefix + "attn_v", width_, width_, Rounding::fine);
     }
     layer.query_norm = load_norm(prefix + "attn_q_norm", false);
     layer.key_norm = load_norm(prefix + "attn_k_norm", false);
-    layer.attention_output = load(prefix + "attn_output", width_, width_);
+    layer.attention_output = load(prefix + "attn_output", width_, width_, usual_rounding());
 }
 
 void Encoder::load_feed_forward(Layer& layer, const std::string& prefix) {
     const std::string name = prefix + "ffn_up";
     const bool has_gate = file_->find_tensor(prefix + "ffn_gate.weight") != nullptr;
     if (has_gate || architecture_ == "bert" || n_experts_ > 0) {
-        if (has_gate) layer.gate = load(prefix + "ffn_gate", feed_forward_, width_);
-        layer.up = load(name, feed_forward_, width_);
+        if (has_gate) layer.gate = load(prefix + "ffn_gate", feed_forward_, width_, usual_rounding());
+        layer.up = load(name, feed_forward_, width_, usual_rounding());
     } else {
         // One matrix for both, the gate first; but Jina's models with norms of queries and keys have it last.
         const bool is_last = !layer.query_norm.weight.empty();
         const std::size_t n = feed_forward_;
-        layer.gate = load_rows(name, 2 * n, is_last ? n : 0, n, width_);
-        layer.up = load_rows(name, 2 * n, is_last ? 0 : n, n, width_);
+        layer.gate = load_rows(name, 2 * n, is_last ? n : 0, n, width_, usual_rounding());
+        layer.up = load_rows(name, 2 * n, is_last ? 0 : n, n, width_, usual_rounding());
     }
-    layer.down = load(prefix + "ffn_down", width_, feed_forward_);
+    layer.down = load(prefix + "ffn_down", width_, feed_forward_, usual_rounding());
 }
 
 void Encoder::load_experts(Layer& layer, const std::string& prefix) {
-    layer.router = load(prefix + "ffn_gate_inp", n_experts_, width_);
+    layer.router = load(prefix + "ffn_gate_inp", n_experts_, width_, Rounding::fine);
     const auto matrices = [&](const char* name, std::size_t rows, std::size_t width) {
         const auto& tensor =
             file_->tensor(prefix + name, std::array<std::uint64_t, 3>{width, rows, n_experts_});

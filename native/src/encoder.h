@@ -64,10 +64,11 @@ class Encoder {
     void load_attention(Layer& layer, const std::string& prefix);
     void load_feed_forward(Layer& layer, const std::string& prefix);
     void load_experts(Layer& layer, const std::string& prefix);
-    Weight load(const std::string& name, std::size_t rows, std::size_t width);
+    Rounding usual_rounding() const;
+    Weight load(const std::string& name, std::size_t rows, std::size_t width, Rounding rounding);
     // Rows [first, first + rows) of a matrix of `all` rows.
     Weight load_rows(const std::string& name, std::size_t all, std::size_t first, std::size_t rows,
-                     std::size_t width);
+                     std::size_t width, Rounding rounding);
     std::vector<float> load_vector(const std::string& name);
     Norm load_norm(const std::string& name, bool required = true);
 

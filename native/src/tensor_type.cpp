@@ -39,6 +39,7 @@ std::size_t tile_bytes(Layout layout, std::size_t width) {
             return kTileRows * width * sizeof(float);
         case Layout::f16:
         case Layout::bf16:
+        case Layout::bf16_pairs:
             return kHalves * width;
         case Layout::q8:
             return groups * (kHalves + 8 * kBits);

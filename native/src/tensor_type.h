@@ -14,7 +14,8 @@
 // (q4_nested, q5_nested); f16 and f16 minimum, and for each of 16 half groups a byte whose nibbles multiply
 // the one and the other, negated (q2_nested); f16 and a signed byte for each of 16 half groups (q3_nested,
 // q6_nested) or for each of 8 groups (t4_nested). The 4 bits of t4 and t4_nested are places in kCodebook.
-// Float layouts hold line after line the k-th weight of all 16 rows.
+// Float layouts hold line after line the k-th weight of all 16 rows; bf16_pairs, which no type has and
+// weights may be rounded to, weights 2k and 2k + 1 of all rows.
 //
 // A new type is one file in types/: dequantize(), pack() to one of the layouts, quantize(), and a line in the
 // table.
@@ -47,8 +48,9 @@ enum class Layout : std::uint8_t {
     q3_nested,
     t4,
     t4_nested,
+    bf16_pairs,
 };
-constexpr std::size_t kLayouts = 15;
+constexpr std::size_t kLayouts = 16;
 constexpr std::size_t kNestedGroups = 8;
 
 // What the 4 bits of IQ4_NL and IQ4_XS stand for. Source: kvalues_iq4nl of ggml.

@@ -26,6 +26,7 @@ struct Chunk {
     const float* scaled_sums;       // [width / kGroup][n]: scale times the sum of the group's bytes
     const std::int32_t* sums;       // [width / kGroup][n]
     const std::int32_t* half_sums;  // [2 * width / kGroup][n], of the halves of each group
+    const std::int32_t* pairs;      // [width / 2][n] of two bf16 numbers each; for Layout::bf16_pairs
 };
 
 // Where a tile's results go: out[t * stride + row], rows < n_rows.
@@ -38,6 +39,15 @@ struct TileOutput {
 };
 
 using MatmulTile = void (*)(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y);
+
+// Two tiles unpacked for many tokens; group_bytes for each group of the width. Multiplies like MatmulTile,
+// but kPanelTiles * kTileRows rows.
+constexpr std::size_t kPanelTiles = 2;
+struct PanelKernels {
+    std::size_t group_bytes = 0;
+    void (*unpack)(const std::byte* const* tiles, std::size_t width, std::byte* panel) = nullptr;
+    MatmulTile multiply = nullptr;
+};
 
 // One block of cached keys and values of one head: keys [head_dim][kKeysPerBlock], values
 // [kKeysPerBlock][head_dim], f16.
@@ -82,6 +92,9 @@ struct Kernels {
                      float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums,
                      float* residual);
     MatmulTile matmul[kLayouts];
+    PanelKernels panels[kLayouts];  // empty for float layouts, and where registers are too few
+    // As interleave, to pairs of bf16, `width` a multiple of 32; nullptr where nothing multiplies them.
+    void (*pair_up)(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int32_t* out);
     void (*rms_norm)(const float* x, const float* weight, std::size_t width, float epsilon, float* out);
     void (*layer_norm)(const float* x, const float* weight, const float* bias, std::size_t width,
                        float epsilon, float* out);

@@ -291,6 +291,7 @@ template <std::size_t N>
 
 template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum>
 struct Quantized {
+    static constexpr std::size_t kParts = 1;  // scales of a group
     static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
 
     template <std::size_t N>
@@ -328,6 +329,7 @@ struct Quantized {
 // As Quantized, with a scale for each half of a group.
 template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum>
 struct QuantizedHalves {
+    static constexpr std::size_t kParts = 2;
     static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
 
     template <std::size_t N>
@@ -398,6 +400,38 @@ inline void with_constant(std::size_t n, Arguments&&... arguments) {
     }
     Operation<N>::run(arguments...);
 }
+
+#include "panel.inl"
+
+#ifdef __AVX512BF16__
+// Pairs of bf16 weights times pairs of activations rounded to bf16.
+struct PairsOfBf16 {
+    template <std::size_t N>
+    static void matmul(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
+        Floats total[N];
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
+        for (std::size_t k = 0; k < width / 2; ++k) {
+            const Pairs w = Pairs::load(tile + k * kLineBytes);
+#pragma GCC unroll 12
+            for (std::size_t t = 0; t < N; ++t) {
+                total[t] = dot(total[t], w, Pairs::all(x.pairs[k * N + t]));
+            }
+        }
+        store_tile<N>(total, 0, y);
+    }
+};
+
+void pair_up(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int32_t* out) {
+    for (std::size_t t = 0; t < n; ++t) {
+        for (std::size_t k = 0; k < width; k += 2 * kLanes) {
+            std::int32_t pairs[kLanes];
+            Pairs::rounded(x + t * stride + k).store(pairs);
+            for (std::size_t i = 0; i < kLanes; ++i) out[(k / 2 + i) * n + t] = pairs[i];
+        }
+    }
+}
+#endif
 
 template <class Kind>
 struct Matmul {
@@ -653,6 +687,24 @@ void rotate(float* x, const float* cosines, const float* sines, std::size_t half
     }
 }
 
+// How a layout is multiplied by many tokens.
+template <class Kind>
+constexpr PanelKernels panels_of() {
+    if constexpr (kHasPanels) {
+        return {Unpacked<Kind>::Shape::kGroupBytes, Unpacked<Kind>::unpack, Unpacked<Kind>::Shape::multiply};
+    } else {
+        return {};
+    }
+}
+
+#ifdef __AVX512BF16__
+constexpr MatmulTile kPairs = Matmul<PairsOfBf16>::run;
+constexpr auto kPairUp = pair_up;
+#else
+constexpr MatmulTile kPairs = nullptr;
+constexpr std::nullptr_t kPairUp = nullptr;
+#endif
+
 }  // namespace
 
 const Kernels kernels = {
@@ -676,7 +728,27 @@ const Kernels kernels = {
         Matmul<QuantizedHalves<ThreeBits, HalfScales, 8, 4, false>>::run,
         Matmul<Quantized<CodebookBits, PlainScales<false>, 1, 128, false>>::run,
         Matmul<Quantized<CodebookBits, SignedScales, 8, 128, false>>::run,
+        kPairs,
     },
+    {
+        {},
+        {},
+        {},
+        panels_of<Quantized<EightBits, PlainScales<false>, 1, 128, false>>(),
+        panels_of<Quantized<FourBits, PlainScales<false>, 1, 8, false>>(),
+        panels_of<Quantized<FourBits, PlainScales<true>, 1, 0, true>>(),
+        panels_of<Quantized<FiveBits, PlainScales<false>, 1, 16, false>>(),
+        panels_of<Quantized<FiveBits, PlainScales<true>, 1, 0, true>>(),
+        panels_of<Quantized<FourBits, NestedScales, 8, 0, true>>(),
+        panels_of<Quantized<FiveBits, NestedScales, 8, 0, true>>(),
+        panels_of<QuantizedHalves<SixBits, HalfScales, 8, 32, false>>(),
+        panels_of<QuantizedHalves<TwoBits, HalfScalesAndMinima, 8, 0, true>>(),
+        panels_of<QuantizedHalves<ThreeBits, HalfScales, 8, 4, false>>(),
+        panels_of<Quantized<CodebookBits, PlainScales<false>, 1, 128, false>>(),
+        panels_of<Quantized<CodebookBits, SignedScales, 8, 128, false>>(),
+        {},
+    },
+    kPairUp,
     rms_norm,
     layer_norm,
     silu_multiply,

@@ -11,6 +11,7 @@ namespace quarry::avx2 {
 constexpr const char* kName = "avx2";
 constexpr std::size_t kLanes = 8;
 constexpr std::size_t kChunk = 4;
+constexpr bool kHasPanels = false;
 
 struct Floats {
     __m256 v;

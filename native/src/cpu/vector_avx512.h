@@ -15,6 +15,7 @@ namespace quarry::QUARRY_AVX512 {
 constexpr const char* kName = QUARRY_STRING(QUARRY_AVX512);
 constexpr std::size_t kLanes = 16;
 constexpr std::size_t kChunk = 12;
+constexpr bool kHasPanels = true;
 
 struct Floats {
     __m512 v;
@@ -92,6 +93,7 @@ inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
 struct Line {
     __m512i v;
     static Line load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
+    void store(std::byte* p) const { _mm512_storeu_si512(p, v); }
     template <int kBits>
     Line shifted_right() const {
         return {kBits >= 0 ? _mm512_srli_epi32(v, kBits) : _mm512_slli_epi32(v, -kBits)};
@@ -100,6 +102,9 @@ struct Line {
 
 inline Line operator&(Line a, std::uint32_t mask) {
     return {_mm512_and_si512(a.v, _mm512_set1_epi32(static_cast<int>(mask)))};
+}
+inline Line operator+(Line a, std::uint32_t word) {
+    return {_mm512_add_epi32(a.v, _mm512_set1_epi32(static_cast<int>(word)))};
 }
 inline Line operator|(Line a, Line b) {
     return {_mm512_or_si512(a.v, b.v)};
@@ -154,6 +159,11 @@ struct Pairs {
     __m512i v;
     static Pairs load(const std::byte* p) { return {_mm512_loadu_si512(p)}; }
     static Pairs all(std::int32_t pair) { return {_mm512_set1_epi32(pair)}; }
+    static Pairs rounded(const float* x) {
+        return {
+            reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + kLanes), _mm512_loadu_ps(x)))};
+    }
+    void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
 };
 // sum + a[0] * b[0] + a[1] * b[1] in each lane.
 inline Floats dot(Floats sum, Pairs a, Pairs b) {

@@ -14,6 +14,7 @@ namespace quarry::generic {
 constexpr const char* kName = "generic";
 constexpr std::size_t kLanes = 16;
 constexpr std::size_t kChunk = 4;
+constexpr bool kHasPanels = false;
 
 struct Floats {
     float v[kLanes];
