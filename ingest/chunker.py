@@ -23,15 +23,17 @@ _LAST_TWO = 1.6
 _OVERLAP_SHARE = 8
 _OVERLAP_SENTENCES = 2
 _APART = {"Table", "CodeSnippet"}
+_MARGINAL = {"Header", "Footer"}
 _LEADS_ON = (":", "：")
 
 
 @dataclass(frozen=True, slots=True)
 class _Section:
-    """The blocks under one heading, and the headings above them."""
+    """The blocks under one heading, and the headings above them; or what pages repeat."""
 
     path: tuple[str, ...]
     elements: tuple[int, ...]
+    searchable: bool = True
 
 
 def chunk(
@@ -78,7 +80,10 @@ class _Chunker:
         self._path_costs: dict[tuple[str, ...], int] = {}
 
     def drafts(self) -> list[ChunkDraft]:
-        sections = [list(self._section(section)) for section in self._sections()]
+        sections = [
+            [replace(draft, searchable=section.searchable) for draft in self._section(section)]
+            for section in self._sections()
+        ]
         return self._merge([drafts for drafts in sections if drafts])
 
     # --- sections -----------------------------------------------------------------------------------
@@ -87,10 +92,11 @@ class _Chunker:
         """Group the elements by heading; a heading without a body, or too long to repeat, is body itself."""
         stack: list[tuple[int, int]] = []  # (level, element)
         body: list[int] = []
+        marginal: list[int] = []
         levels = _levels(self._elements)
         for i, level in enumerate(levels):
             if level is None:
-                body.append(i)
+                (marginal if self._elements[i].kind in _MARGINAL else body).append(i)
                 continue
             if body:
                 yield _Section(self._path(stack), tuple(body))
@@ -106,6 +112,8 @@ class _Chunker:
                 yield _Section(self._path(stack), (i,))
         if body:
             yield _Section(self._path(stack), tuple(body))
+        if marginal:
+            yield _Section((), tuple(marginal), searchable=False)
 
     def _path(self, stack: Sequence[tuple[int, int]]) -> tuple[str, ...]:
         return tuple(" ".join(self._elements[i].text.split()) for _, i in stack)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import re
 import statistics
 import unicodedata
+from collections import Counter
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
 _WIDE = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
 _SPACED = re.compile(rf"(?<={_WIDE}) (?={_WIDE})")
 _ADJOINING = re.compile(rf"{_WIDE}(?={_WIDE})")
+_NUMBER = re.compile(r"\d+")
+# So many pages must have a line, and half of all, among their first or last lines.
+_MIN_REPEATED = 3
+_EDGE = 2
 _SENTENCE_ENDS = '。！？；….!?;:：”’」』"'
 
 
@@ -63,10 +69,44 @@ def read_pdf(file: IO[bytes], limits: Limits) -> list[Element]:
         )
     if not lines:
         raise PartitionError(f"no text on its {n_pages} pages: a scan needs OCR, which this version has not")
-    return _paragraphs(lines) + [
-        Element("UncategorizedText", f"[The text of page {page} is not readable.]", page=page)
-        for page in garbled
+    lines, margins = _without_margins(lines)
+    return [
+        *_paragraphs(lines),
+        *(
+            Element("UncategorizedText", f"[The text of page {page} is not readable.]", page=page)
+            for page in garbled
+        ),
+        *(Element("Header", line.text, page=line.page) for line in margins),
     ]
+
+
+def _without_margins(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
+    """Take out the lines that open or close most pages, page numbers aside; return the rest, and each once.
+
+    They interrupt sentences that go over a page, and would be found by everything that they say.
+    Other numbers than the page's own count: the sums at the feet of invoices are no footer.
+    """
+    pages = [list(group) for _, group in itertools.groupby(lines, key=lambda line: line.page)]
+    if len(pages) < _MIN_REPEATED:
+        return lines, []
+    edges = Counter(
+        key for page in pages for key in {_margin_key(line) for line in (*page[:_EDGE], *page[-_EDGE:])}
+    )
+    repeated = {key for key, n in edges.items() if n >= max(_MIN_REPEATED, len(pages) // 2)}
+    kept: list[_Line] = []
+    margins: dict[str, _Line] = {}
+    for page in pages:
+        for n, line in enumerate(page):
+            key = _margin_key(line)
+            if key in repeated and not _EDGE <= n < len(page) - _EDGE:
+                margins.setdefault(key, line)
+            else:
+                kept.append(line)
+    return (kept, list(margins.values())) if kept else (lines, [])
+
+
+def _margin_key(line: _Line) -> str:
+    return _NUMBER.sub(lambda match: "#" if match[0] == str(line.page) else match[0], line.text)
 
 
 def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:

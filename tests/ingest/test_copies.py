@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ingest.copies import COPIES
+from tests.ingest.test_partition import pdf
 
 if TYPE_CHECKING:
     from ingest.library import Library
@@ -106,3 +107,38 @@ def test_a_rebuild_leaves_the_same_out(place: Place, library: Library) -> None:
     library.reindex()
     assert holders(place, library) == before
     assert library.check_indexes() is None
+
+
+def test_page_headers_and_footers_are_kept_and_not_searched(place: Place) -> None:
+    pages = [
+        [
+            (9, "ACME Handbook, confidential"), (11, f"Rule {n} is about {subject} and"),
+            (11, f"goes on about {subject} to the end of the page."), (9, f"Page {n} of 8"),
+        ]
+        for n, subject in enumerate(ABOUT, start=1)
+    ]  # fmt: skip
+    place.write("handbook.pdf", pdf(*pages))
+    library = place.open()
+    library.reconcile()
+    chunks = library.document_chunks("handbook.pdf")
+    searched, kept = ([c.text for c in chunks if c.indexed is value] for value in (True, False))
+    assert kept == ["ACME Handbook, confidential\n\nPage 1 of 8"]
+    assert not any("confidential" in text or "of 8" in text for text in searched)
+    assert all(any(subject in text for text in searched) for subject in ABOUT)
+    assert place.lexical(library, "confidential") == []
+    assert library.check_indexes() is None
+    # Not searched for good: no edit of another document brings them in.
+    place.write("other.md", "Something else altogether.")
+    library.reconcile()
+    library.reindex()
+    assert place.lexical(library, "confidential") == []
+
+
+def test_sums_at_the_feet_of_pages_are_no_footer(place: Place) -> None:
+    lines = [[(11, f"Invoice for {subject}"), (11, "Thank you."), (11, f"In all: {n * 37 + 100} euros")]
+             for n, subject in enumerate(ABOUT)]  # fmt: skip
+    place.write("invoices.pdf", pdf(*lines))
+    library = place.open()
+    library.reconcile()
+    said = " ".join(chunk.text for chunk in library.document_chunks("invoices.pdf") if chunk.indexed)
+    assert all(f"In all: {n * 37 + 100} euros" in said for n in range(len(ABOUT)))
