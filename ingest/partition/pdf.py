@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _WIDE = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
 _SPACED = re.compile(rf"(?<={_WIDE}) (?={_WIDE})")
 _ADJOINING = re.compile(rf"{_WIDE}(?={_WIDE})")
-_NUMBER = re.compile(r"\d+")
 # So many pages must have a line, and half of all, among their first or last lines.
 _MIN_REPEATED = 3
 _EDGE = 2
@@ -106,7 +105,8 @@ def _without_margins(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
 
 
 def _margin_key(line: _Line) -> str:
-    return _NUMBER.sub(lambda match: "#" if match[0] == str(line.page) else match[0], line.text)
+    # Once: the last page says "8 of 8".
+    return re.sub(rf"(?<!\d){line.page}(?!\d)", "#", line.text, count=1)
 
 
 def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:
