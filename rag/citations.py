@@ -21,7 +21,9 @@ _OPEN_MARKER = re.compile(
 )
 _MCP_FENCE = re.compile(r"(`{3,}[^\S\n]*json):mcp", re.IGNORECASE)
 _PRICE = re.compile(r"(?<![\\$])\$(?=\d)")
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|$~])")
+# Not `]`: without `\[` it means nothing, and the pair of both escaped is maths to ChatGPT-Next-Web.
+_MARKDOWN = re.compile(r"([\\`*_{}\[<>#|$~])")
+_MATHS = re.compile(r"(?<!\\)\\([\[\]])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +160,9 @@ def strip_own_marks(text: str) -> str:
 
 
 def quote_text(text: str) -> str:
-    """Make document text safe to show: no maths from `$`, no block that a client would execute."""
-    return re.sub(r"(?<!\\)\$", r"\\$", _MCP_FENCE.sub(r"\1", text))
+    """Make document text safe to show: no maths from `$` or `\\[`, no block that a client would execute."""
+    text = _MATHS.sub(r"\\\\\1", _MCP_FENCE.sub(r"\1", text))
+    return re.sub(r"(?<!\\)\$", r"\\$", text)
 
 
 def escape_markdown(text: str) -> str:

@@ -1,5 +1,7 @@
 """Citations: what streams out, what is listed, what is stripped."""
 
+import re
+
 import pytest
 
 from rag.citations import CitationFilter, Source, annotations, footer, quote_text, strip_own_marks
@@ -60,6 +62,18 @@ def test_annotations_point_at_markers() -> None:
     citation = found["url_citation"]
     assert text[citation["start_index"] : citation["end_index"]] == "[2]"
     assert citation["url"] == "quarry:docs/a%20b.pdf#page=4"
+
+
+# What ChatGPT-Next-Web 2.16 takes for maths before it reads the Markdown.
+_NEXTCHAT_MATHS = re.compile(r"\\\[([\s\S]*?[^\\])\\\]")
+
+
+def test_nothing_of_a_document_becomes_maths() -> None:
+    assert _NEXTCHAT_MATHS.search(r"see \[x\]")
+    assert not _NEXTCHAT_MATHS.search(quote_text(r"see \[x\] and \[y\]."))
+    listing = footer([_source(1, "[draft] plan [2].md")], cited=[1], chinese=False)
+    assert r"\[draft] plan \[2].md" in listing
+    assert not _NEXTCHAT_MATHS.search(listing)
 
 
 def test_quoted_text_is_defused() -> None:
