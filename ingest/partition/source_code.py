@@ -22,10 +22,14 @@ _BEGINNING = re.compile(r"\n\s*\n(?=[^\s)\]}])(?!(?:else|elif|except|finally|cat
 
 
 def read_source(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read code; every function, class or other block at the margin is one element."""
+    """Read code; every function, class or other block at the margin is one element, with its place."""
     text = decode(file.read(limits.file_bytes)).replace("\r\n", "\n").replace("\r", "\n")
-    return [
-        Element("CodeSnippet", block.strip("\n").rstrip())
-        for block in _BEGINNING.split(text)
-        if block.strip()
-    ]
+    elements: list[Element] = []
+    start = 0
+    for end in [*(match.end() for match in _BEGINNING.finditer(text)), len(text)]:
+        block = text[start:end]
+        begin = start + len(block) - len(block.lstrip("\n"))
+        if code := block.strip("\n").rstrip():
+            elements.append(Element("CodeSnippet", code, start=begin, end=begin + len(code)))
+        start = end
+    return elements

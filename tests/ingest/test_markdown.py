@@ -102,3 +102,10 @@ def test_places_of_plain_text() -> None:
         ("Title", "Heading"), ("NarrativeText", "A paragraph of\ntwo lines."), ("ListItem", "one"),
         ("ListItem", "two"),
     ]  # fmt: skip
+
+
+def test_places_of_source_code() -> None:
+    text = "\n\nimport os\n\n\ndef f():\n    return 1\n\n    # still inside\n\nclass A:\n    pass\n"
+    elements = read(text, ".py")
+    assert [text[e.start : e.end] for e in elements] == [e.text for e in elements]
+    assert [e.text.splitlines()[0] for e in elements] == ["import os", "def f():", "class A:"]
