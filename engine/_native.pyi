@@ -162,10 +162,13 @@ class Sequence:
 class Decoder:
     """A causal model and its KV cache. Not re-entrant: one thread at a time may call `step` or `logits`."""
 
-    def __init__(self, file: GgufFile, pool: ThreadPool, *, cache_tokens: int) -> None:
+    def __init__(
+        self, file: GgufFile, pool: ThreadPool, *, cache_tokens: int, cache_type: str = "f16"
+    ) -> None:
         """Load weights and make a cache of `cache_tokens` tokens, rounded up to whole blocks.
 
-        Raises: GgufError (unknown architecture, missing or misshapen tensor), MemoryError.
+        `cache_type`: f16, or q8_0, which takes a little over half the memory and rounds keys and values to 8
+        bits. Raises: GgufError (unknown architecture, missing or misshapen tensor), MemoryError, ValueError.
         """
     architecture: str
     vocab_size: int

@@ -477,14 +477,16 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
     const std::size_t row_floats = 2 * kMaxChunk * padded;
     for (auto& scratch : scratch_) {
         grow(scratch, (row_floats + attention_scratch(padded)) * sizeof(float) +
-                          most_blocks * sizeof(KeyValueBlock) + 4 * kAlign);
+                          most_blocks * (sizeof(KeyValueBlock) + sizeof(PackedBlock)) + 4 * kAlign);
     }
+    const bool is_packed = cache.type() == CacheType::q8_0;
     const float scale = scoring.scale > 0 ? scoring.scale : 1.0f / std::sqrt(static_cast<float>(dim));
     pool_.parallel(items.size(), [&](std::size_t index, std::size_t thread) {
         const Item& item = items[index];
         Carver carver(scratch_[thread].data());
         float* staged = carver.take<float>(row_floats);
-        auto* blocks = carver.take<KeyValueBlock>(most_blocks);
+        auto* blocks = carver.take<KeyValueBlock>(is_packed ? 0 : most_blocks);
+        auto* packed = carver.take<PackedBlock>(is_packed ? most_blocks : 0);
         const float* query_rows[kMaxChunk];
         float* out_rows[kMaxChunk];
         std::size_t n_visible[kMaxChunk];
@@ -514,12 +516,16 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
         }
         const std::size_t n_blocks = (n_visible[item.n - 1] + kKeysPerBlock - 1) / kKeysPerBlock;
         for (std::size_t b = 0; b < n_blocks; ++b) {
-            blocks[b] = cache.block(layer, item.sequence->blocks[b], item.head);
+            if (is_packed)
+                packed[b] = cache.packed_block(layer, item.sequence->blocks[b], item.head);
+            else
+                blocks[b] = cache.block(layer, item.sequence->blocks[b], item.head);
         }
         // Query heads that share keys have slopes of their own; models with slopes share none.
         const float slope = scoring.slopes.empty() ? 0 : scoring.slopes[item.head * group];
         kernels_.attend({item.n, padded, query_rows, first_visible, n_visible, scoring.soft_cap, slope,
-                         positions, blocks, out_rows, carver.take<float>(attention_scratch(padded))});
+                         positions, blocks, out_rows, carver.take<float>(attention_scratch(padded)),
+                         is_packed ? packed : nullptr});
         for (std::size_t r = 0; r < item.n; ++r) {
             const auto [row, at] = place(r);
             std::memcpy(out.row(row) + at, out_rows[r], dim * sizeof(float));

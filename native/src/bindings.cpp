@@ -169,6 +169,11 @@ std::vector<std::vector<SampledToken>> step(
     return decoder.step(entries);
 }
 
+std::unique_ptr<Decoder> make_decoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend,
+                                      std::size_t cache_tokens, std::string_view type) {
+    return std::make_unique<Decoder>(std::move(file), std::move(backend), cache_tokens, cache_type(type));
+}
+
 bool restore(Sequence& sequence, const TokenIds& tokens, const Bytes& data) {
     return sequence.restore(span(tokens), std::as_bytes(std::span(data.data(), data.size())));
 }
@@ -330,8 +335,8 @@ void bind_models(nb::module_& m) {
         .def("release", &Sequence::release)
         .def("set_mask", &set_mask, "allowed"_a.none());
     nb::class_<Decoder>(m, "Decoder")
-        .def(nb::init<std::shared_ptr<const GgufFile>, std::shared_ptr<Backend>, std::size_t>(), "file"_a,
-             "pool"_a, nb::kw_only(), "cache_tokens"_a, nb::call_guard<nb::gil_scoped_release>())
+        .def(nb::new_(&make_decoder), "file"_a, "pool"_a, nb::kw_only(), "cache_tokens"_a,
+             "cache_type"_a = "f16", nb::call_guard<nb::gil_scoped_release>())
         .def_prop_ro("architecture", &Decoder::architecture)
         .def_prop_ro("vocab_size", &Decoder::vocab_size)
         .def_prop_ro("context_length", &Decoder::context_length)

@@ -13,11 +13,11 @@ constexpr std::size_t kLogitRows = 256;  // of one pass of logits()
 }  // namespace
 
 Decoder::Decoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend,
-                 std::size_t cache_tokens)
+                 std::size_t cache_tokens, CacheType cache_type)
     : backend_(backend), model_(std::move(file), std::move(backend), cache_tokens) {
     const Description& d = model_.description();
     cache_ = std::make_shared<KvCache>(model_.n_cached_layers(), d.n_kv_heads, d.head_dim,
-                                       (cache_tokens + kKeysPerBlock - 1) / kKeysPerBlock);
+                                       (cache_tokens + kKeysPerBlock - 1) / kKeysPerBlock, cache_type);
     prefixes_ = std::make_shared<PrefixTree>(cache_);
     logits_.resize(vocab_size());
 }

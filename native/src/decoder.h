@@ -32,7 +32,8 @@ struct BatchEntry {
 class Decoder {
   public:
     // Throws: GgufError, std::bad_alloc.
-    Decoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend, std::size_t cache_tokens);
+    Decoder(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend, std::size_t cache_tokens,
+            CacheType cache_type = CacheType::f16);
 
     const std::string& architecture() const { return model_.description().architecture; }
     std::size_t vocab_size() const { return model_.description().vocab_size; }

@@ -261,22 +261,48 @@ struct AttentionCase {
     bool causal;
     float largest;  // of queries and keys: how sharp the weights are
     Scoring scoring = {};
+    CacheType type = CacheType::f16;
 };
 
 std::string name_of(const AttentionCase& c) {
     return "attention " + std::to_string(c.n_heads) + "/" + std::to_string(c.n_kv_heads) + " heads of " +
            std::to_string(c.head_dim) + (c.causal ? " causal" : "") + " window " +
-           std::to_string(c.scoring.window) + " cap " + std::to_string(c.scoring.soft_cap);
+           std::to_string(c.scoring.window) + " cap " + std::to_string(c.scoring.soft_cap) +
+           (c.type == CacheType::q8_0 ? " q8_0" : "");
+}
+
+// Keys or values of a token as the cache gives them back.
+std::vector<double> cached(const std::vector<float>& row, std::size_t head_dim, CacheType type) {
+    std::vector<double> out(row.size());
+    for (std::size_t i = 0; i < row.size(); ++i) out[i] = f16_to_f32(f32_to_f16(row[i]));
+    if (type == CacheType::f16) return out;
+    for (std::size_t head = 0; head < row.size(); head += head_dim) {
+        for (std::size_t first = head; first < head + head_dim; first += kCacheGroup) {
+            const std::size_t end = std::min(first + kCacheGroup, head + head_dim);
+            double largest = 0;
+            for (std::size_t i = first; i < end; ++i) largest = std::max(largest, std::fabs(out[i]));
+            const double step = largest / 127;
+            for (std::size_t i = first; i < end && step > 0; ++i)
+                out[i] = f16_to_f32(f32_to_f16(static_cast<float>(std::nearbyint(out[i] / step) * step)));
+        }
+    }
+    return out;
 }
 
 // Two sequences whose rows come in turns of the given sizes; out[sequence][position].
 struct Attention {
     Attention(Desk& on, const AttentionCase& of)
-        : desk(on), task(of), cache(1, of.n_kv_heads, of.head_dim, 16) {
+        : desk(on), task(of), cache(1, of.n_kv_heads, of.head_dim, 16, of.type) {
         for (std::uint32_t s = 0; s < 2; ++s) {
             queries.push_back(random_rows(kLengths[s], of.n_heads * of.head_dim, of.largest, 20 + s));
             keys.push_back(random_rows(kLengths[s], of.n_kv_heads * of.head_dim, of.largest, 30 + s));
             values.push_back(random_rows(kLengths[s], of.n_kv_heads * of.head_dim, 2, 40 + s));
+            rounded_keys.emplace_back();
+            rounded_values.emplace_back();
+            for (std::size_t i = 0; i < kLengths[s]; ++i) {
+                rounded_keys[s].push_back(cached(keys[s][i], of.head_dim, of.type));
+                rounded_values[s].push_back(cached(values[s][i], of.head_dim, of.type));
+            }
             out.emplace_back();
             blocks.push_back({});
             for (BlockId b = 0; b < 8; ++b) blocks[s].push_back(8 * s + (b * 5) % 8);
@@ -316,7 +342,6 @@ struct Attention {
         const Scoring& rule = task.scoring;
         const std::size_t first = rule.window > 0 && n_visible > rule.window ? n_visible - rule.window : 0;
         const double scale = rule.scale > 0 ? rule.scale : 1 / std::sqrt(static_cast<double>(dim));
-        const auto cached = [](float x) { return double{f16_to_f32(f32_to_f16(x))}; };
         std::vector<double> row(task.n_heads * dim);
         for (std::size_t h = 0; h < task.n_heads; ++h) {
             const std::size_t from = h / (task.n_heads / task.n_kv_heads) * dim;
@@ -324,7 +349,7 @@ struct Attention {
             double top = -1e300;
             for (std::size_t j = first; j < n_visible; ++j) {
                 for (std::size_t d = 0; d < dim; ++d)
-                    scores[j] += queries[s][position][h * dim + d] * cached(keys[s][j][from + d]);
+                    scores[j] += queries[s][position][h * dim + d] * rounded_keys[s][j][from + d];
                 scores[j] *= scale;
                 if (rule.soft_cap > 0) scores[j] = rule.soft_cap * std::tanh(scores[j] / rule.soft_cap);
                 top = std::max(top, scores[j]);
@@ -333,7 +358,7 @@ struct Attention {
             for (std::size_t j = first; j < n_visible; ++j) total += scores[j] = std::exp(scores[j] - top);
             for (std::size_t j = first; j < n_visible; ++j) {
                 for (std::size_t d = 0; d < dim; ++d)
-                    row[h * dim + d] += scores[j] / total * cached(values[s][j][from + d]);
+                    row[h * dim + d] += scores[j] / total * rounded_values[s][j][from + d];
             }
         }
         return row;
@@ -343,6 +368,7 @@ struct Attention {
     AttentionCase task;
     KvCache cache;
     std::vector<Rows> queries, keys, values, out;
+    std::vector<std::vector<std::vector<double>>> rounded_keys, rounded_values;
     std::vector<std::vector<BlockId>> blocks;
 };
 
@@ -359,14 +385,18 @@ void attention(Desk& desk) {
         cases.push_back({32, 6, 2, true, 1, {0, 0, window}});
     cases.push_back({64, 4, 4, true, 4, {0.2f, 5, 0}});
     cases.push_back({64, 4, 2, true, 4, {0.2f, 5, 20}});
+    for (const std::size_t dim : {16, 24, 64, 80, 128})
+        cases.push_back({dim, 4, 2, true, 1, {}, CacheType::q8_0});
     for (const auto& c : cases) {
         Attention whole(desk, c);
         whole.feed(75, 33);
         for (std::size_t s = 0; s < 2; ++s) {
             std::vector<std::vector<double>> expected;
             for (std::size_t i = 0; i < Attention::kLengths[s]; ++i) expected.push_back(whole.expected(s, i));
-            // Scores as large as the sharp case's carry the rounding of their own size into the exponent.
-            check_rows(desk, name_of(c), whole.out[s], expected, c.largest > 1 ? 1e-3 : 2e-5, 0);
+            // Scores as large as the sharp case's carry the rounding of their own size into the exponent; a
+            // value in the middle between two bytes may have gone the other way.
+            const double tolerance = c.largest > 1 ? 1e-3 : c.type == CacheType::q8_0 ? 2e-3 : 2e-5;
+            check_rows(desk, name_of(c), whole.out[s], expected, tolerance, 0);
         }
         if (!c.causal) continue;
         Attention sliced(desk, c);

@@ -56,23 +56,40 @@ struct KeyValueBlock {
     const std::uint16_t* values;
 };
 
+// The same in 8 bits, each group of dimensions of each token with a scale of its own: keys [head_dim]
+// [kKeysPerBlock], key_scales [groups][kKeysPerBlock], values [kKeysPerBlock][head_dim], value_scales
+// [kKeysPerBlock][groups].
+struct PackedBlock {
+    const std::int8_t* keys;
+    const float* key_scales;
+    const std::int8_t* values;
+    const float* value_scales;
+};
+
+constexpr std::size_t kCacheGroup = 32;
+constexpr std::size_t cache_groups(std::size_t head_dim) {
+    return (head_dim + kCacheGroup - 1) / kCacheGroup;
+}
+
 // Attention of up to max_chunk query rows that share keys. Row r sees keys [first_visible[r], n_visible[r]).
 struct AttentionTask {
     std::size_t n_rows;
     std::size_t head_dim;         // multiple of kTileRows
     const float* const* queries;  // n_rows pointers to head_dim floats, already scaled
     const std::size_t* first_visible;
-    const std::size_t* n_visible;  // > first_visible, each
-    float soft_cap;                // scores become cap * tanh(score / cap); 0: they stay
-    float slope;                   // what a score loses for each place between query and key
-    const std::size_t* positions;  // of the queries, n_rows; read where slope is not 0
-    const KeyValueBlock* blocks;   // enough for max(n_visible)
-    float* const* out;             // n_rows pointers to head_dim floats
-    float* scratch;                // attention_scratch(head_dim) floats
+    const std::size_t* n_visible;         // > first_visible, each
+    float soft_cap;                       // scores become cap * tanh(score / cap); 0: they stay
+    float slope;                          // what a score loses for each place between query and key
+    const std::size_t* positions;         // of the queries, n_rows; read where slope is not 0
+    const KeyValueBlock* blocks;          // enough for max(n_visible)
+    float* const* out;                    // n_rows pointers to head_dim floats
+    float* scratch;                       // attention_scratch(head_dim) floats
+    const PackedBlock* packed = nullptr;  // read instead of `blocks`, where not null
 };
 
 constexpr std::size_t attention_scratch(std::size_t head_dim) {
-    return kMaxChunk * (2 * head_dim + kKeysPerBlock);
+    // Queries, sums and weights, and an unpacked block: keys and values in f16.
+    return kMaxChunk * (2 * head_dim + kKeysPerBlock) + head_dim * kKeysPerBlock;
 }
 
 // A loop that keeps the multipliers of one core busy; what a round of it computes.

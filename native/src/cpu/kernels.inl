@@ -471,6 +471,8 @@ void soft_cap(float* x, std::size_t n, float cap) {
     map(x, n, x, [&](Floats v, std::size_t) { return cap_softly(v, all, inverse); });
 }
 
+#include "cache_q8.inl"
+
 template <std::size_t N>
 struct Attend {
     static void run(const AttentionTask& task) {
@@ -492,7 +494,7 @@ struct Attend {
         __builtin_memset(out, 0, N * head_dim * sizeof(float));
         first_key = first_key / kKeysPerBlock * kKeysPerBlock;
         for (std::size_t first = first_key; first < n_keys; first += kKeysPerBlock) {
-            const KeyValueBlock& block = task.blocks[first / kKeysPerBlock];
+            const KeyValueBlock block = block_at(task, first / kKeysPerBlock, weights + N * kKeysPerBlock);
             const std::size_t n_block = n_keys - first < kKeysPerBlock ? n_keys - first : kKeysPerBlock;
             score(block.keys, queries, head_dim, weights);
             if (task.soft_cap > 0) soft_cap(weights, N * kKeysPerBlock, task.soft_cap);
@@ -516,6 +518,14 @@ struct Attend {
 
   private:
     static constexpr float kMasked = -1e30f;
+
+    static KeyValueBlock block_at(const AttentionTask& task, std::size_t index, float* scratch) {
+        if (task.packed == nullptr) return task.blocks[index];
+        auto* keys = reinterpret_cast<std::uint16_t*>(scratch);
+        std::uint16_t* values = keys + task.head_dim * kKeysPerBlock;
+        unpack(task.packed[index], task.head_dim, keys, values);
+        return {keys, values};
+    }
 
     static void score(const std::uint16_t* keys, const float* queries, std::size_t head_dim, float* scores) {
         for (std::size_t lane = 0; lane < kKeysPerBlock; lane += kLanes) {
