@@ -357,6 +357,10 @@ class MixedEngine:
         """Tell how busy the local part is."""
         return self._local.status()
 
+    def forget_prefixes(self) -> None:
+        """Drop what the local part keeps of prompts."""
+        self._local.forget_prefixes()
+
     def close(self) -> None:
         """Stop all of it."""
         for upstream in self._upstreams:

@@ -91,12 +91,16 @@ class _Moment(Collector):
             ("quarry_embeddings_waiting", "Embedding requests in the engine", now.n_embedding),
             ("quarry_kv_blocks", "Blocks of the KV cache", now.n_blocks),
             ("quarry_kv_blocks_used", "Blocks of the KV cache in use", now.n_blocks - now.n_free_blocks),
+            ("quarry_kv_blocks_kept", "Blocks that keep beginnings of prompts for reuse", now.n_kept_blocks),
             *self._documents(),
         ):
             yield GaugeMetricFamily(name, told, value=value)
         for name, told, value in (
             ("quarry_prompt_tokens", "Tokens read", now.n_prompt_tokens),
+            ("quarry_prompt_tokens_reused", "Tokens of prompts that the cache knew", now.n_reused_tokens),
             ("quarry_completion_tokens", "Tokens written", now.n_completion_tokens),
+            ("quarry_guessed_tokens", "Tokens guessed ahead of their draw", now.n_guessed_tokens),
+            ("quarry_guessed_tokens_right", "Of these, tokens that were drawn", now.n_guessed_right),
             ("quarry_preemptions", "Answers put back for want of cache", now.n_preempted),
         ):
             yield CounterMetricFamily(name, told, value=value)

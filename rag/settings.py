@@ -86,6 +86,7 @@ class Settings(BaseSettings):
     cache_tokens: int | None = Field(
         None, ge=256, le=1 << 24, description="a whole number of tokens from 256 to 16777216"
     )
+    cache_type: Literal["f16", "q8_0"] = Field("f16", description="f16 or q8_0")
     queue_limit: int = Field(64, ge=1, le=10000, description="a whole number from 1 to 10000")
     gpt_aliases: bool = Field(True, description="true or false")
 

@@ -161,6 +161,8 @@ def show_status(out: Console, status: Mapping[str, Any], *, documents: bool = Fa
     """
     for role, model in status["models"].items():
         out.print(Text.assemble((f"{role + ' model':<16}", "bold"), model["name"] if model else "none"))
+    if cache := status.get("cache"):
+        out.print(_cache(cache))
     table = Table("collection", "documents", "passages", box=None, header_style="bold", pad_edge=False)
     for collection in status["collections"]:
         table.add_row(collection["name"], str(collection["n_documents"]), str(collection["n_chunks"]))
@@ -181,6 +183,13 @@ def show_status(out: Console, status: Mapping[str, Any], *, documents: bool = Fa
             f"{name.replace('_', ' ')} {'on' if on else 'off'}" for name, on in protections.items()
         )
         out.print(f"Documents are read behind: {said}")
+
+
+def _cache(cache: Mapping[str, int]) -> Text:
+    n_tokens = cache["n_prompt_tokens"] + cache["n_reused_tokens"]
+    share = f", {cache['n_reused_tokens'] / n_tokens:.0%} of prompt tokens reused" if n_tokens else ""
+    used = f"{cache['n_used_blocks']} of {cache['n_blocks']} blocks in use, {cache['n_kept_blocks']} kept"
+    return Text.assemble((f"{'cache':<16}", "bold"), used + share)
 
 
 def _said(progress: Mapping[str, Any]) -> str:

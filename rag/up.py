@@ -43,6 +43,7 @@ def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine | M
         checks_dir=settings.models_dir,
         threads=settings.threads,
         cache_tokens=settings.cache_tokens,
+        cache_type=settings.cache_type,
         queue_limit=settings.queue_limit,
     )
     try:

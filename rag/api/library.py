@@ -24,7 +24,7 @@ from rag.api.documents import progress_of
 from rag.auth import caller_of
 from rag.errors import InvalidRequest
 from rag.models import ALL, slug
-from rag.ports import Library
+from rag.ports import Engine, Library
 from rag.query import read_conversation, search_query
 from rag.retriever import Side
 from rag.service import service_of
@@ -78,6 +78,18 @@ def status(request: Request) -> dict[str, Any]:
         "progress": progress_of(now.progress) if now.progress and caller.collections is None else None,
         "n_waiting": sum(caller.sees(collection_of(file.path)) for file in library.pending()),
         "protections": now.protections,
+        "cache": _cache(engine) if engine.chat and caller.collections is None else None,
+    }
+
+
+def _cache(engine: Engine) -> dict[str, int]:
+    now = engine.status().scheduler
+    return {
+        "n_blocks": now.n_blocks,
+        "n_used_blocks": now.n_blocks - now.n_free_blocks,
+        "n_kept_blocks": now.n_kept_blocks,
+        "n_prompt_tokens": now.n_prompt_tokens,
+        "n_reused_tokens": now.n_reused_tokens,
     }
 
 
@@ -118,7 +130,9 @@ def reconcile(request: Request) -> StreamingResponse:
 def compact(request: Request) -> dict[str, bool]:
     """Rewrite record and indexes, so that nothing deleted is left on the disk."""
     caller_of(request).require_all("compaction")
-    service_of(request).library.compact()
+    service = service_of(request)
+    service.library.compact()
+    service.parts.engine.forget_prefixes()  # prompts hold passages of what was deleted
     return {"compacted": True}
 
 

@@ -166,6 +166,9 @@ class FakeLibrary:
         self._next = 1
         self.indexes_ready = True
 
+    def compact(self) -> None:
+        """Nothing deleted lies around in memory."""
+
     def put(self, path: str, *texts: str, collection: str = "default", page: int | None = None) -> None:
         self.delete(path)
         document_id = self._next
@@ -284,9 +287,14 @@ class FakeEngine:
     chat: FakeChat | None
     embedder: FakeEmbedder | None
     reranker: Any = None
+    n_forgotten: int = 0
 
     def status(self) -> EngineStatus:
-        return EngineStatus("generic", 1, 0, 0, SchedulerStatus(2, 1, 0, 8, 6, 100, 20, 0))
+        now = SchedulerStatus(2, 1, 0, 8, 6, 100, 20, 0, n_kept_blocks=4, n_reused_tokens=300)
+        return EngineStatus("generic", 1, 0, 0, now)
+
+    def forget_prefixes(self) -> None:
+        self.n_forgotten += 1
 
 
 @pytest.fixture

@@ -92,7 +92,19 @@ async def test_metrics(client: httpx.AsyncClient) -> None:
     assert samples["quarry_requests_running"] == 2
     assert samples["quarry_requests_waiting"] == 1
     assert samples["quarry_kv_blocks_used"] == 2
+    assert samples["quarry_kv_blocks_kept"] == 4
     assert samples["quarry_prompt_tokens_total"] == 100
+    assert samples["quarry_prompt_tokens_reused_total"] == 300
     assert samples["quarry_time_to_first_token_seconds_count"] == 1
     assert samples["quarry_failures_total"] == 1
     assert samples["quarry_documents"] == 3
+
+
+async def test_status_tells_of_the_cache_and_compaction_empties_it(
+    client: httpx.AsyncClient, engine: Any
+) -> None:
+    cache = (await client.get("/v1/library")).json()["cache"]
+    assert (cache["n_used_blocks"], cache["n_kept_blocks"], cache["n_reused_tokens"]) == (2, 4, 300)
+    assert engine.n_forgotten == 0
+    assert (await client.post("/v1/library/compact")).status_code == 200
+    assert engine.n_forgotten == 1
