@@ -233,6 +233,7 @@ def test_keyboard_alone(seen: Visit) -> None:
     page.keyboard.press("Alt+2")
     expect(page.get_by_role("heading", name="Documents", level=1)).to_be_visible()
     page.keyboard.press("Alt+3")
+    expect(page.get_by_role("searchbox")).to_be_focused()
     page.keyboard.type("espresso")
     page.keyboard.press("Enter")
     expect(page.locator(".result").first).to_contain_text("descaled")
