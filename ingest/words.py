@@ -1,8 +1,8 @@
 """What the lexical index takes as words, in documents and in questions.
 
 Scripts written without spaces become single characters and pairs of them: no dictionary cuts the same
-characters differently in two places, and a question meets a text that says it in slightly other words. On
-the questions of `quarry eval` this finds 84 % where words cut by a dictionary find 77 %.
+characters differently in two places, and a question meets a text that says it in slightly other words. On 85
+Chinese questions about GNOME's help pages this finds 84 % among the first five, words of a dictionary 77 %.
 """
 
 from __future__ import annotations
