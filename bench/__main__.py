@@ -16,7 +16,7 @@ from rich.console import Console
 from bench import fixtures, ingestion, machine, product
 from bench.cases import Case, shape_cases, starter_cases
 from bench.limits import Limits
-from bench.report import number, save, table_of
+from bench.report import line_of, save, table_of
 from bench.turns import Row, Sides, compare, compare_fresh, cosines
 from bench.worker import ROOT, BenchError, Worker
 from engine.errors import EngineError
@@ -85,10 +85,10 @@ def main() -> int:
             console.print(f"failed: {result}", style="red", markup=False)
         else:
             rows.append(result)
-            console.print(f"{result.name}: {number(result.ours)} {result.unit}", highlight=False)
+            console.print(line_of(result), highlight=False, markup=False)
+            if not options.no_save:  # at once: a run that is cut off keeps what it has measured
+                save(RESULTS, [result])
     console.print(table_of(rows))
-    if not options.no_save:
-        save(RESULTS, rows)
     return 1 if failures else 0
 
 

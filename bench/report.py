@@ -32,6 +32,16 @@ def table_of(rows: Sequence[Row]) -> Table:
     return table
 
 
+def line_of(row: Row) -> str:
+    """Tell a row in one line, for the time until the table is there."""
+    line = f"{row.name}: {number(row.ours)} {row.unit}"
+    if row.share_of_limit is not None:
+        line += f", {row.share_of_limit:.0%} of the limit"
+    if row.ratio is not None:
+        line += f"; {row.ratio:.2f} times {number(row.peer)} of {row.peer_name}"
+    return line
+
+
 def number(value: float | None) -> str:
     """Write a number with three significant digits or whole."""
     if value is None:
@@ -45,4 +55,6 @@ def save(path: Path, rows: Sequence[Row]) -> None:
     if path.exists():
         kept = {row["name"]: row for row in json.loads(path.read_text())}
     kept |= {row.name: row.as_json() for row in rows}
-    path.write_text(json.dumps(list(kept.values()), indent=1) + "\n")
+    unfinished = path.with_suffix(".part")
+    unfinished.write_text(json.dumps(list(kept.values()), indent=1) + "\n")
+    unfinished.replace(path)
