@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench import fixtures, ingestion, machine, product
-from bench.cases import Case, shape_cases, starter_cases
+from bench import fixtures, ingestion, machine, product, serving
+from bench.cases import STARTER_CHAT, Case, shape_cases, starter_cases
 from bench.limits import Limits
 from bench.report import line_of, save, table_of
 from bench.turns import Row, Sides, compare, compare_fresh, cosines
@@ -35,6 +35,7 @@ PRODUCT: dict[str, Callable[[], list[Row]]] = {
     "ingest/rescan/20k_s": ingestion.rescan,
     "ingest/change/1mb_chunks": lambda: ingestion.change_one(fixtures.models_folder()),
     "ingest/memory/mib_per_1000": ingestion.memory,
+    **serving.rows(fixtures.CACHE, lambda: fixtures.model_path(STARTER_CHAT, peer=None)),
     "build/native_s": product.build,
     "start/second_s": lambda: product.second_start(fixtures.CACHE / "start", fixtures.models_folder()),
 }

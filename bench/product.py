@@ -77,7 +77,7 @@ def retrieve(folder: Path) -> list[Row]:
 
     documents = folder / "documents"
     if not documents.exists():
-        _write_documents(documents)
+        write_documents(documents, n_files=200, n_words=300)
     embedder = HashEmbedder()
     library = Library.open(folder / "data", documents_dir=documents, embedder=embedder)
     try:
@@ -86,7 +86,7 @@ def retrieve(folder: Path) -> list[Row]:
         if n_chunks < N_CHUNKS:
             raise BenchError(f"the library has {n_chunks} chunks; the row needs {N_CHUNKS}")
         retriever = Retriever(embedder=embedder, library=library)
-        queries = _queries(N_QUERIES)
+        queries = draw_queries(N_QUERIES)
         for query in queries[:20]:
             retriever.search(query)
         times = []
@@ -187,18 +187,18 @@ def _word(number: int) -> str:
     return text
 
 
-def _write_documents(folder: Path) -> None:
-    """Write 200 Markdown files of 51 sections, each long enough to be a chunk of its own."""
+def write_documents(folder: Path, *, n_files: int, n_words: int) -> None:
+    """Write Markdown files of 51 sections, each long enough to be a chunk of its own."""
     draw = random.Random(7)
     unfinished = folder.with_name("documents.part")
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    for i in range(200):
-        sections = [f"## {_words(draw, 3)}\n\n{_words(draw, 300)}.\n" for _ in range(51)]
+    for i in range(n_files):
+        sections = [f"## {_words(draw, 3)}\n\n{_words(draw, n_words)}.\n" for _ in range(51)]
         (unfinished / f"document-{i:03}.md").write_text(f"# {_words(draw, 4)}\n\n" + "\n".join(sections))
     unfinished.rename(folder)
 
 
-def _queries(n: int) -> list[str]:
+def draw_queries(n: int) -> list[str]:
     draw = random.Random(8)
     return [_words(draw, draw.randint(3, 9)) for _ in range(n)]

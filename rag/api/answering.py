@@ -49,9 +49,9 @@ async def first_events(events: Patient[Numbered]) -> list[Numbered]:
     """Wait a moment for the search and the admission, whose errors deserve an HTTP status."""
     first: list[Numbered] = []
     try:
-        while item := await events.next(within=HEADERS_AFTER_S):
-            first.append(item[0])
-            if not isinstance(item[0][1], Retrieved):
+        while come := await events.next(within=HEADERS_AFTER_S):
+            first += come
+            if not isinstance(come[-1][1], Retrieved):
                 break
     except TimeoutError:
         pass

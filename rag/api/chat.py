@@ -1,6 +1,7 @@
 """POST /v1/chat/completions."""
 
 import json
+import math
 import uuid
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -63,15 +64,22 @@ class Completion:
     id: str = field(default_factory=lambda: f"chatcmpl-{uuid.uuid4().hex}")
     created: int = field(default_factory=wire.now)
 
+    _head: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        head = {"id": self.id, "object": "chat.completion.chunk", "created": self.created}
+        # Written once: a stream has thousands of chunks.
+        self._head = "data: " + sse.encode({**head, "model": self.model}).removesuffix("}")
+
     def chunk(self, choices: list[dict[str, Any]], **extra: Any) -> bytes:
         """Encode a chunk of the stream."""
-        head = {
-            "id": self.id,
-            "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
-        }
-        return sse.event({**head, "choices": choices, **extra})
+        rest = sse.encode({"choices": choices, **extra}).removeprefix("{")
+        return f"{self._head},{rest}\n\n".encode()
+
+    def text(self, text: str, *, index: int) -> bytes:
+        """Encode a piece of text and nothing else, as most chunks are."""
+        choice = f'"index":{index},"delta":{{"content":{sse.encode(text)}}}'
+        return f'{self._head},"choices":[{{{choice},"logprobs":null,"finish_reason":null}}]}}\n\n'.encode()
 
     def delta(self, delta: dict[str, Any], *, index: int = 0, **extra: Any) -> bytes:
         """Encode a chunk that goes on with a choice."""
@@ -134,11 +142,11 @@ async def _whole(completion: Completion, events: sse.Patient[Numbered], n: int) 
     choices = [_Choice() for _ in range(n)]
     sources: tuple[Source, ...] = ()
     async with aclosing(events):
-        while item := await events.next(within=float("inf")):
-            index, event = item[0]
-            choices[index].take(event)
-            if isinstance(event, Retrieved):
-                sources = event.sources
+        while come := await events.next(within=math.inf):
+            for index, event in come:
+                choices[index].take(event)
+                if isinstance(event, Retrieved):
+                    sources = event.sources
     listed = [choice.as_json(i, with_logprobs=completion.with_logprobs) for i, choice in enumerate(choices)]
     ends = [choice.end for choice in choices if choice.end is not None]
     body = {
@@ -166,19 +174,19 @@ async def _stream(
     try:
         yield completion.delta({"role": "assistant", "content": ""})
         started.add(0)
-        for numbered in first:
-            for data in _encode(completion, numbered, started, ends):
-                yield data
+        come = first
         while True:
+            chunks = [chunk for numbered in come for chunk in _encode(completion, numbered, started, ends)]
+            if chunks:
+                yield b"".join(chunks)
             try:
-                item = await events.next(within=answering.KEEP_ALIVE_S)
+                come = await events.next(within=answering.KEEP_ALIVE_S)
             except TimeoutError:
+                come = []
                 yield completion.delta({})
                 continue
-            if item is None:
+            if not come:
                 break
-            for data in _encode(completion, item[0], started, ends):
-                yield data
         if include_usage:
             yield completion.chunk([], usage=_usage(list(ends.values())))
     # The status is out: the reader of the text and the program must both see that this is no whole answer.
@@ -202,8 +210,11 @@ def _encode(
     if index not in started and not isinstance(event, Retrieved):
         started.add(index)
         chunks.append(completion.delta({"role": "assistant", "content": ""}, index=index))
-    if isinstance(event, Text) and (event.text or completion.with_logprobs):
-        logprobs = wire.logprobs(list(event.deltas)) if completion.with_logprobs and event.deltas else None
+    if isinstance(event, Text) and not completion.with_logprobs:
+        if event.text:
+            chunks.append(completion.text(event.text, index=index))
+    elif isinstance(event, Text):
+        logprobs = wire.logprobs(list(event.deltas)) if event.deltas else None
         chunks.append(completion.delta({"content": event.text}, index=index, logprobs=logprobs))
     elif isinstance(event, Thought):
         chunks.append(completion.delta({"reasoning_content": event.text}, index=index))

@@ -1,5 +1,6 @@
 """POST /v1/completions, /v1/tokenize and /v1/detokenize: the chat model without conversation or documents."""
 
+import math
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
@@ -142,13 +143,13 @@ async def _whole(
     deltas: list[list[Delta]] = [[] for _ in range(n)]
     ends: dict[int, End] = {}
     async with aclosing(events):
-        while item := await events.next(within=float("inf")):
-            index, event = item[0]
-            if isinstance(event, Text):
-                texts[index] += event.text
-                deltas[index] += event.deltas
-            elif isinstance(event, End):
-                ends[index] = event
+        while come := await events.next(within=math.inf):
+            for index, event in come:
+                if isinstance(event, Text):
+                    texts[index] += event.text
+                    deltas[index] += event.deltas
+                elif isinstance(event, End):
+                    ends[index] = event
     choices = [_choice(i, texts[i], deltas[i], ends[i].finish_reason) for i in range(n)]
     n_written = sum(end.n_completion_tokens for end in ends.values())
     return JSONResponse({**head, "choices": choices, "usage": wire.usage(n_prompt_tokens, n_written)})
@@ -165,18 +166,21 @@ async def _stream(
     try:
         while True:
             try:
-                item = await events.next(within=answering.KEEP_ALIVE_S)
+                come = await events.next(within=answering.KEEP_ALIVE_S)
             except TimeoutError:
                 yield sse.event({**head, "choices": [_choice(0, "", [], None)]})
                 continue
-            if item is None:
+            if not come:
                 break
-            index, event = item[0]
-            if isinstance(event, Text):
-                yield sse.event({**head, "choices": [_choice(index, event.text, event.deltas, None)]})
-            elif isinstance(event, End):
-                n_written += event.n_completion_tokens
-                yield sse.event({**head, "choices": [_choice(index, "", [], event.finish_reason)]})
+            choices = []
+            for index, event in come:
+                if isinstance(event, Text):
+                    choices.append(_choice(index, event.text, event.deltas, None))
+                elif isinstance(event, End):
+                    n_written += event.n_completion_tokens
+                    choices.append(_choice(index, "", [], event.finish_reason))
+            if choices:
+                yield b"".join(sse.event({**head, "choices": [choice]}) for choice in choices)
         if body.stream_options and body.stream_options.include_usage:
             yield sse.event({**head, "choices": [], "usage": wire.usage(n_prompt_tokens, n_written)})
     # The status is out: only an error event can tell that this is no whole answer.

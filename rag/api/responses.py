@@ -1,5 +1,6 @@
 """/v1/responses."""
 
+import math
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import replace
@@ -153,9 +154,10 @@ def _resolved(given: str | list[Json], service: Service, caller: Caller) -> str 
 async def _whole(turn: _Turn, events: sse.Patient[Numbered], service: Service) -> Json:
     writer = turn.writer
     async with aclosing(events):
-        while item := await events.next(within=float("inf")):
-            for _ in writer.take(item[0][1]):
-                pass  # nobody reads along
+        while come := await events.next(within=math.inf):
+            for _, part in come:
+                for _ in writer.take(part):
+                    pass  # nobody reads along
     turn.keep(service)
     return writer.response
 
@@ -171,19 +173,19 @@ async def _stream(
     try:
         for event in writer.begin():
             yield sse.named_event(event)
-        for _, part in first:
-            for event in writer.take(part):
-                yield sse.named_event(event)
+        come = first
         while True:
+            written = [sse.named_event(event) for _, part in come for event in writer.take(part)]
+            if written:
+                yield b"".join(written)
             try:
-                item = await events.next(within=answering.KEEP_ALIVE_S)
+                come = await events.next(within=answering.KEEP_ALIVE_S)
             except TimeoutError:
+                come = []
                 yield sse.named_event(writer.still_working())
                 continue
-            if item is None:
+            if not come:
                 break
-            for event in writer.take(item[0][1]):
-                yield sse.named_event(event)
         turn.keep(service)
     # The status is out: only an event can tell that this is no whole answer.
     except Exception as error:
