@@ -5,6 +5,7 @@ its matches and what lies between. The expressions are those of the models' own 
 known, since the models were trained with them. Source for names and groups: llama.cpp, src/llama-vocab.cpp.
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -188,7 +189,13 @@ def find_pre_tokenizer(name: str) -> PreTokenizer:
     try:
         return PRE_TOKENIZERS[name]
     except KeyError:
-        raise UnsupportedModel(f"tokenizer.ggml.pre is {name!r}, a pre-tokenizer not known here") from None
+        near = difflib.get_close_matches(name, PRE_TOKENIZERS, n=3)
+        hint = f"; close to it are {', '.join(near)}" if near else ""
+        raise UnsupportedModel(
+            f"tokenizer.ggml.pre is {name[:60]!r}, a pre-tokenizer not known here{hint}. A guess would cut "
+            "texts as the model never saw them; convert the model's own folder (quarry convert), or take "
+            "another file of it"
+        ) from None
 
 
 def build_pre_tokenizer(cuts: PreTokenizer) -> pre_tokenizers.PreTokenizer:

@@ -55,7 +55,7 @@ def build_model(vocabulary: Vocabulary, file: Metadata) -> BuiltModel:
     builder = builders.get(vocabulary.kind)
     if builder is None:
         known = ", ".join(builders)
-        raise UnsupportedModel(f"tokenizer.ggml.model is {vocabulary.kind!r}; known are {known}")
+        raise UnsupportedModel(f"tokenizer.ggml.model is {vocabulary.kind[:60]!r}; known are {known}")
     try:
         return builder(vocabulary, file)
     except UnsupportedModel:

@@ -23,10 +23,23 @@ _END_TEXTS = frozenset(
         *("<|eot_id|>", "<|im_end|>", "<|end|>", "<|return|>", "<|call|>", "<|flush|>", "<|calls|>"),
         *("<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>", "<EOT>", "_<EOT>", "[EOT]", "[EOS]"),
         *("<|end_of_text|>", "<end_of_utterance>", "<eos>", "<turn|>", "<|tool_response>", "[e~["),
-        *("<\uff5cend\u2581of\u2581sentence\uff5c>", "<|fim_pad|>", "<|repo_name|>", "<|file_sep|>"),
+        *("<\uff5cend\u2581of\u2581sentence\uff5c>", "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<|fim_repo|>"),
+        *("<|repo_name|>", "<fim-repo>", "<reponame>", "<|file_sep|>"),
     }
 )
 _END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
+_END_OF_SENTENCE = "</s>"
+# Tokens between which code is filled in: some files call them normal, and a text holds them by chance.
+_FILL_TEXTS = frozenset(
+    {
+        *(f"<{name}>" for name in ("PRE", "SUF", "MID")),
+        *(f"\u2581<{name}>" for name in ("PRE", "SUF", "MID")),
+        *(f"<|fim_{name}|>" for name in ("prefix", "suffix", "middle")),
+        *(f"<fim{dash}{name}>" for dash in "-_" for name in ("prefix", "suffix", "middle")),
+        *(f"<|code_{name}|>" for name in ("prefix", "suffix", "middle")),
+        *(f"<\uff5cfim\u2581{name}\uff5c>" for name in ("begin", "hole", "end")),
+    }
+)
 
 T = TypeVar("T", int, float, str)
 
@@ -81,20 +94,23 @@ def read_vocabulary(file: Metadata) -> Vocabulary:
         if not math.isfinite(score):
             raise UnsupportedModel(f"tokenizer.ggml.scores[{i}] is {score}, not a finite number")
     merges = _read_merges(file)
+    named = {read_token_id(file, f"tokenizer.ggml.{key}_token_id", len(tokens)) for key in _END_KEYS}
+    ends_by_key = {token_id for token_id in named if token_id is not None}
     # Qwen has "</s>" as an ordinary piece of HTML: what merges make is text, and ends nothing.
     merged = {a + b for a, b in merges if a + b in _END_TEXTS}
-    end_ids = {
-        i
-        for i, text in enumerate(tokens)
-        if text in _END_TEXTS and not (text in merged and types[i] is TokenType.NORMAL)
-    }
-    for i in end_ids:
+
+    def ends(i: int, text: str) -> bool:
+        if text == _END_OF_SENTENCE and types[i] is not TokenType.CONTROL:
+            # So has Gemma, as a token of its own beside the end that its files name.
+            return i in ends_by_key or not (text in merged or ends_by_key)
+        return text in _END_TEXTS and not (text in merged and types[i] is TokenType.NORMAL)
+
+    end_ids = {i for i, text in enumerate(tokens) if ends(i, text)}
+    for i, text in enumerate(tokens):
         # Some files call these normal or user-defined; text from a user must never become one.
-        types[i] = TokenType.CONTROL
-    for key in _END_KEYS:
-        token_id = read_token_id(file, f"tokenizer.ggml.{key}_token_id", len(tokens))
-        if token_id is not None:
-            end_ids.add(token_id)
+        if i in end_ids or text in _FILL_TEXTS:
+            types[i] = TokenType.CONTROL
+    end_ids |= ends_by_key
     pre = read_str(file, "tokenizer.ggml.pre")
     if kind == "gpt2" and not pre:
         _log.warning(

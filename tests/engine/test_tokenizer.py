@@ -141,6 +141,27 @@ def test_end_token_typed_as_normal_is_still_control() -> None:
     assert 258 not in tokenizer.encode("<|im_end|>", add_special=False)
 
 
+@pytest.mark.parametrize("kind", [NORMAL, USER_DEFINED], ids=["normal", "user-defined"])
+def test_the_end_of_struck_text_is_no_end_where_the_file_names_another(kind: int) -> None:
+    file = byte_level_file()
+    file["tokenizer.ggml.tokens"] = [*file["tokenizer.ggml.tokens"], "</s>"]  # type: ignore[misc]
+    file["tokenizer.ggml.token_type"] = [*file["tokenizer.ggml.token_type"], kind]  # type: ignore[misc]
+    tokenizer = load_tokenizer(file)
+    assert tokenizer.eos_ids == {258}
+    assert not tokenizer.is_hidden(261)
+    del file["tokenizer.ggml.eos_token_id"]
+    assert 261 in load_tokenizer(file).eos_ids
+
+
+@pytest.mark.parametrize("text", ["<fim_prefix>", "<|fim_middle|>", "<\uff5cfim\u2581hole\uff5c>", "<PRE>"])
+def test_no_text_asks_to_fill_in_code(text: str) -> None:
+    file = byte_level_file()
+    file["tokenizer.ggml.tokens"][260] = text  # type: ignore[index]
+    tokenizer = load_tokenizer(file)
+    assert 260 not in tokenizer.encode(text, add_special=False)
+    assert tokenizer.encode(text, add_special=False, parse_special=True) == [260]
+
+
 def test_user_defined_tokens_are_always_found() -> None:
     tokenizer = load_tokenizer(byte_level_file())
     assert tokenizer.encode("hel[tool]", add_special=False) == [257, 260]
