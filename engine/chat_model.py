@@ -70,9 +70,7 @@ class ChatModel:
         Raises: TemplateError.
         """
         extra = {} if thinking is None else {"enable_thinking": thinking}
-        return self._template.render(
-            messages, add_generation_prompt=True, tools=list(tools) if tools else None, **extra
-        )
+        return self._template.write(messages, tools=list(tools) if tools else None, **extra)
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Cut text into ids, nothing added; `special` recognises control tokens in it."""

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from engine.conversation import alternate, fold_system
 from engine.errors import TemplateError
 
 MAX_SOURCE_BYTES = 1 << 20
@@ -41,6 +42,7 @@ class ChatTemplate:
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
         self._lock = threading.Lock()
         self._worker = _Worker(source)
+        self.takes_system = self._shows_system()
 
     def render(
         self,
@@ -63,6 +65,30 @@ class ChatTemplate:
             if not self._worker.is_running():
                 self._worker = _Worker(self.source)
             return self._worker.ask(line, _RENDER_SECONDS, "200 ms")
+
+    def write(self, messages: Sequence[Mapping[str, Any]], **extra: Any) -> str:
+        """Render a conversation up to where the answer begins, bent to what the template takes.
+
+        Where it knows no system message, what that says stands before the first question; where it refuses
+        two questions or answers in a row, they are one. Raises: TemplateError.
+        """
+        shown = list(messages) if self.takes_system else fold_system(messages)
+        try:
+            return self.render(shown, **extra)
+        except TemplateError:
+            in_turns = alternate(shown)
+            if in_turns == shown:
+                raise
+            return self.render(in_turns, **extra)
+
+    def _shows_system(self) -> bool:
+        """Say whether a system message reaches the model: some templates refuse it, others drop it."""
+        probe = "Rules of 7291."
+        try:
+            text = self.render([{"role": "system", "content": probe}, {"role": "user", "content": "Hello"}])
+        except TemplateError:
+            return False
+        return probe in text
 
     def close(self) -> None:
         """End the process. A later `render` starts another."""

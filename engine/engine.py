@@ -1,6 +1,7 @@
 """Everything that models do, in one process: open it, hand it around, close it."""
 
 import hashlib
+import logging
 import math
 import os
 import re
@@ -14,6 +15,7 @@ from engine import _native
 from engine.canary import check_embedder, check_reranker
 from engine.chat_model import ChatModel
 from engine.chat_template import ChatTemplate
+from engine.default_templates import CHATML, default_template
 from engine.embedder import Embedder, EmbedderFingerprint
 from engine.encoder_files import check_vocabulary, open_embedding, open_scorer
 from engine.errors import ModelNotFound, UnsupportedModel
@@ -28,13 +30,7 @@ _CACHE_SHARE = 0.25  # of the machine's memory at most, where nobody says how mu
 CacheType = Literal["f16", "q8_0"]
 _VALUE_BYTES: dict[CacheType, float] = {"f16": 2, "q8_0": 1.125}
 
-# For files without a template of their own; the form that most models have learned.
-_CHATML = (
-    "{% for message in messages %}"
-    "<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +119,7 @@ class Engine:
             chat = ChatModel(
                 model_name(chat_model),
                 tokenizer,
-                _template(chat_file, tokenizer),
+                _template(chat_file, tokenizer, chat_model),
                 scheduler,
                 context_length=min(decoder.context_length, decoder.n_blocks * decoder.block_tokens),
                 vocab_size=decoder.vocab_size,
@@ -237,13 +233,29 @@ def _naming(path: Path) -> Iterator[None]:
         raise UnsupportedModel(message if message.startswith(f"{path}: ") else f"{path}: {error}") from error
 
 
-def _template(file: _native.GgufFile, tokenizer: Tokenizer) -> ChatTemplate:
-    source = file.get("tokenizer.chat_template") if "tokenizer.chat_template" in file.keys() else _CHATML  # noqa: SIM118
+def _template(file: _native.GgufFile, tokenizer: Tokenizer, path: Path) -> ChatTemplate:
+    """Compile the file's chat template, else the form that its vocabulary or its names tell."""
+    keys = set(file.keys())
+
+    def value(key: str) -> str:
+        return str(file.get(key)) if key in keys else ""
 
     def name(token_id: int | None) -> str:
         return "" if token_id is None else tokenizer.token_text(token_id)
 
-    return ChatTemplate(str(source), bos_token=name(tokenizer.bos_id), eos_token=name(tokenizer.eos_id))
+    source = value("tokenizer.chat_template")
+    if not source:
+        form = default_template(
+            names=(value("general.name"), path.stem),
+            architecture=value("general.architecture"),
+            has_token=tokenizer.has_token,
+        )
+        if form is None:
+            _log.warning("%s holds no chat template: it is spoken to in ChatML, which it may not know", path)
+        else:
+            _log.info("%s holds no chat template: it is spoken to in %s form", path, form.label)
+        source = (form or CHATML).source
+    return ChatTemplate(source, bos_token=name(tokenizer.bos_id), eos_token=name(tokenizer.eos_id))
 
 
 def _affordable_tokens(file: _native.GgufFile, cache_type: CacheType) -> int:

@@ -158,6 +158,10 @@ class Tokenizer:
             raise IndexError(f"token id {id} is outside the vocabulary of {self.vocab_size}")
         return self._vocabulary.tokens[id]
 
+    def has_token(self, text: str) -> bool:
+        """Say whether a token is written so in the file."""
+        return text in self._vocabulary.tokens
+
     def is_hidden(self, id: int) -> bool:  # noqa: A002 - as token_bytes
         """Say whether a token is left out of text for people: control and unknown tokens."""
         return 0 <= id < self.vocab_size and self._vocabulary.types[id] in _HIDDEN

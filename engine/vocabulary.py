@@ -29,6 +29,8 @@ _END_TEXTS = frozenset(
 )
 _END_KEYS = ("eos", "eot", "eom", "fim_pad", "fim_rep", "fim_sep")
 _END_OF_SENTENCE = "</s>"
+# ChatGLM ends its turn by beginning that of another; older files do not name these.
+_GLM_MARK, _GLM_ENDS = "[gMASK]", ("<|user|>", "<|observation|>")
 # Tokens between which code is filled in: some files call them normal, and a text holds them by chance.
 _FILL_TEXTS = frozenset(
     {
@@ -111,6 +113,8 @@ def read_vocabulary(file: Metadata) -> Vocabulary:
         if i in end_ids or text in _FILL_TEXTS:
             types[i] = TokenType.CONTROL
     end_ids |= ends_by_key
+    if _GLM_MARK in tokens:
+        end_ids |= {i for i, text in enumerate(tokens) if text in _GLM_ENDS}
     pre = read_str(file, "tokenizer.ggml.pre")
     if kind == "gpt2" and not pre:
         _log.warning(

@@ -10,7 +10,9 @@ from engine.chat_template import MAX_SOURCE_BYTES, ChatTemplate
 from engine.errors import TemplateError
 from tests.engine.gguf_metadata import read_metadata
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "data" / "chat_template.json").read_text(encoding="utf-8"))
+DATA = Path(__file__).parents[1] / "data"
+GOLDEN = json.loads((DATA / "chat_template.json").read_text(encoding="utf-8"))
+FAMILIES = json.loads((DATA / "chat_templates.json").read_text(encoding="utf-8"))
 USER = [{"role": "user", "content": "Hello"}]
 
 
@@ -30,6 +32,55 @@ def test_same_text_as_transformers(case: dict[str, object], smollm2: ChatTemplat
         add_generation_prompt=bool(case["add_generation_prompt"]),
     )
     assert rendered == case["text"]
+
+
+@pytest.mark.parametrize("name", FAMILIES["templates"])
+def test_every_family_is_written_as_transformers_writes_it(name: str) -> None:
+    family = FAMILIES["templates"][name]
+    made = ChatTemplate(family["template"], bos_token=family["bos_token"], eos_token=family["eos_token"])
+    for case, arguments in FAMILIES["cases"].items():
+        expected = family["texts"][case]
+        if expected is None:
+            with pytest.raises(TemplateError):
+                made.render(**FAMILIES["variables"], **arguments)
+        else:
+            assert made.render(**FAMILIES["variables"], **arguments) == expected, case
+
+
+SYSTEM = {"role": "system", "content": "Rules."}
+ASKED_TWICE = [SYSTEM, *USER, {"role": "user", "content": "again"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param(
+            "gemma-2",
+            "<bos><start_of_turn>user\nRules.\n\nHello\n\nagain<end_of_turn>\n<start_of_turn>model\n",
+            id="refused",
+        ),
+        pytest.param("mistral-0.2", "<s>[INST] Rules.\n\nHello\n\nagain [/INST]", id="no-such-role"),
+        pytest.param("minicpm", "Rules.<用户>Hello<AI><用户>again<AI>", id="taken"),
+    ],
+)
+def test_rules_reach_models_that_know_no_system_message(name: str, expected: str) -> None:
+    family = FAMILIES["templates"][name]
+    made = ChatTemplate(family["template"], bos_token=family["bos_token"], eos_token=family["eos_token"])
+    assert made.write(ASKED_TWICE) == expected
+
+
+def test_rules_that_a_template_drops_stand_before_the_first_question() -> None:
+    drops = template(
+        "{% for m in messages if m.role != 'system' %}{{ m.role }}: {{ m.content }}\n{% endfor %}"
+    )
+    assert drops.write([SYSTEM, *USER]) == "user: Rules.\n\nHello\n"
+    assert drops.write([SYSTEM]) == "user: Rules.\n"
+    assert drops.write(USER) == "user: Hello\n"
+
+
+def test_what_a_template_refuses_for_good_stays_refused() -> None:
+    with pytest.raises(TemplateError, match="never"):
+        template("{{ raise_exception('never') }}").write(ASKED_TWICE)
 
 
 def test_golden_template_is_that_of_the_model(starter_chat_gguf: Path) -> None:
