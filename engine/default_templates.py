@@ -91,7 +91,8 @@ _TEMPLATES = (
         "{{- bos_token -}}"
         + _with_system("")
         + _REST
-        + "{{- '<start_of_turn>' + ('model' if message['role'] == 'assistant' else message['role']) + '\\n' -}}"
+        + "{%- set role = 'model' if message['role'] == 'assistant' else message['role'] -%}"
+        "{{- '<start_of_turn>' + role + '\\n' -}}"
         "{%- if loop.first and system -%}{{- system + '\\n\\n' -}}{%- endif -%}"
         f"{{{{- {_CONTENT}.strip() + '<end_of_turn>\\n' -}}}}{_END}"
         f"{_IF_PROMPT}{{{{- '<start_of_turn>model\\n' -}}}}{_FI}",
@@ -153,7 +154,8 @@ _TEMPLATES = (
         "DeepSeek's first",
         f"{{{{- bos_token -}}}}{_EACH}{_IF_USER}{{{{- 'User: ' + {_CONTENT} + '\\n\\n' -}}}}"
         f"{_IF_ASSISTANT}{{{{- 'Assistant: ' + {_CONTENT} + eos_token -}}}}"
-        f"{{%- else -%}}{{{{- {_CONTENT} + '\\n\\n' -}}}}{_FI}{_END}{_IF_PROMPT}{{{{- 'Assistant:' -}}}}{_FI}",
+        f"{{%- else -%}}{{{{- {_CONTENT} + '\\n\\n' -}}}}{_FI}{_END}"
+        f"{_IF_PROMPT}{{{{- 'Assistant:' -}}}}{_FI}",
         names=("deepseek-llm",),
     ),
 )

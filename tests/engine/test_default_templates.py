@@ -52,8 +52,8 @@ def test_as_the_familys_own_template(
     [
         pytest.param(
             "chinese-alpaca-2-1.3b",
-            "<s>[INST] <<SYS>>\nYou are a helpful assistant. 你是一个乐于助人的助手。\n<</SYS>>\n\n你好 [/INST]"
-            " Hi! </s><s>[INST] 再见 [/INST]",
+            "<s>[INST] <<SYS>>\nYou are a helpful assistant. 你是一个乐于助人的助手。\n<</SYS>>\n\n"
+            "你好 [/INST] Hi! </s><s>[INST] 再见 [/INST]",
             id="chinese-alpaca-2",
         ),
         pytest.param(

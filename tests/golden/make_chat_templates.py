@@ -2,8 +2,9 @@
 
     python -m tests.golden.make_chat_templates LLAMA_CPP
 
-LLAMA_CPP is a folder of llama.cpp's sources (those in llama-cpp-python==0.3.36), whose tests hold the templates
-of the models' makers. Needs: transformers. A case holds the text, or null where the template refuses it.
+LLAMA_CPP is a folder of llama.cpp's sources (those in llama-cpp-python==0.3.36), whose tests hold the
+templates of the models' makers. Needs: transformers. A case holds the text, or null where the template
+refuses it.
 """
 
 import ast
