@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import os
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
+import httpx
 import numpy as np
 
 from ingest.errors import IndexDamaged
@@ -29,6 +31,10 @@ WRITE_ROWS = 32
 HNSW = {"hnsw": {"space": "cosine", "ef_construction": 200, "max_neighbors": 32, "ef_search": 400}}
 
 
+# Of a server: a search waits no longer than this for it.
+_SERVER_SECONDS, _CONNECT_SECONDS = 60.0, 5.0
+
+
 @contextlib.contextmanager
 def _damage() -> Iterator[None]:
     """Turn whatever a broken index raises into IndexDamaged.
@@ -46,9 +52,11 @@ def _damage() -> Iterator[None]:
 class DenseIndex:
     """One Chroma database, in a folder of ours or on a server."""
 
-    def __init__(self, client: ClientAPI, prefix: str) -> None:
+    def __init__(self, client: ClientAPI, prefix: str, sessions: Sequence[httpx.Client]) -> None:
+        """Use `open`. sessions: the connections to a server, none for a folder."""
         self._client = client
         self._prefix = prefix
+        self._sessions = sessions
         self._collections: dict[int, Collection] = {}
 
     @classmethod
@@ -65,20 +73,24 @@ class DenseIndex:
         settings = Settings(anonymized_telemetry=False)
         with _damage():
             client: ClientAPI
+            sessions: tuple[httpx.Client, ...] = ()
             if url is None:
                 folder.mkdir(parents=True, exist_ok=True)
                 client = chromadb.PersistentClient(path=str(folder), settings=settings)
             else:
-                from urllib.parse import urlsplit
-
                 parts = urlsplit(url)
-                client = chromadb.HttpClient(
+                remote: Any = chromadb.HttpClient(
                     host=parts.hostname or "localhost",
                     port=parts.port or (443 if parts.scheme == "https" else 8000),
                     ssl=parts.scheme == "https",
                     settings=settings,
                 )
-            index = cls(client, prefix)
+                # Chroma gives its two sessions no time limit and closes neither.
+                sessions = (remote._server._session, remote._admin_client._server._session)
+                for session in sessions:
+                    session.timeout = httpx.Timeout(_SERVER_SECONDS, connect=_CONNECT_SECONDS)
+                client = remote
+            index = cls(client, prefix, sessions)
             for listed in client.list_collections():
                 number = listed.name.removeprefix(prefix)
                 if listed.name.startswith(prefix) and number.isdigit():
@@ -154,4 +166,6 @@ class DenseIndex:
         """Let go of files and connections."""
         with contextlib.suppress(IndexDamaged), _damage():
             self._client.close()  # type: ignore[attr-defined] # Client has it, ClientAPI does not say so
+        for session in self._sessions:
+            session.close()
         self._collections.clear()

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 class Place:
     """A documents folder, a data folder, and whatever library is open on them."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, chroma_url: str | None = None) -> None:
         self.documents = root / "documents"
         self.data = root / "data"
         self.documents.mkdir()
         self.embedder = HashingEmbedder()
+        self._chroma_url = chroma_url
         self._open: Library | None = None
 
     def open(self, embedder: HashingEmbedder | None = None, **options: object) -> Library:
@@ -36,6 +37,7 @@ class Place:
             documents_dir=self.documents,
             embedder=self.embedder,
             settle_seconds=0.02,
+            chroma_url=self._chroma_url,
             **options,  # type: ignore[arg-type] # passed on as they are
         )
         return self._open
