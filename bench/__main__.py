@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench import fixtures, ingestion, machine, product, serving
+from bench import fixtures, indexing, ingestion, machine, product, serving
 from bench.cases import STARTER_CHAT, Case, shape_cases, starter_cases
 from bench.limits import Limits
 from bench.report import line_of, save, table_of
@@ -23,19 +23,24 @@ from engine.errors import EngineError
 from ingest.errors import IngestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
+INDEX_100K = fixtures.CACHE / "index-100k"
 RESULTS = ROOT / "bench" / "results.json"
 
-PRODUCT: dict[str, Callable[[], list[Row]]] = {
+PRODUCT: dict[str, Callable[[], Iterable[Row]]] = {
     "retrieve/10k": lambda: product.retrieve(fixtures.CACHE / "retrieve-10k"),
     "ingest/read/mixed": lambda: ingestion.read_mixed(fixtures.CACHE / "corpus", fixtures.models_folder()),
     "ingest/read/one": lambda: ingestion.read_one(fixtures.models_folder()),
     "ingest/rescan/20k_s": ingestion.rescan,
     "ingest/change/1mb_chunks": lambda: ingestion.change_one(fixtures.models_folder()),
+    "ingest/embed_share": lambda: ingestion.embed_share(fixtures.models_folder()),
     "ingest/memory/mib_per_1000": ingestion.memory,
     **serving.rows(fixtures.CACHE, lambda: fixtures.model_path(STARTER_CHAT, peer=None)),
+    "index/100k/search": lambda: indexing.searching(INDEX_100K, fixtures.models_folder()),
+    "index/100k/replace": lambda: indexing.replacing(INDEX_100K, fixtures.models_folder()),
+    "index/100k/ingest": lambda: indexing.ingesting(INDEX_100K, fixtures.models_folder()),
     "build/native_s": product.build,
     "start/second_s": lambda: product.second_start(fixtures.CACHE / "start", fixtures.models_folder()),
 }
@@ -99,7 +104,7 @@ def _matches(name: str, prefixes: tuple[str, ...]) -> bool:
 
 def _measure(
     cases: list[Case],
-    others: dict[str, Callable[[], list[Row]]],
+    others: dict[str, Callable[[], Iterable[Row]]],
     repeats: int,
     n_threads: int,
     console: Console,

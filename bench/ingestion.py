@@ -16,12 +16,18 @@ from bench.corpus import Writer, write_corpus
 from bench.product import HashEmbedder
 from bench.turns import Row
 from bench.worker import ROOT, BenchError
+from ingest.pipeline import EMBED_TEXTS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ingest.embedder import Embedder
     from ingest.units import CountTokens
     from ingest.values import NewVersion
+
+
+# Half a minute of embedding.
+_EMBEDDED_FILES, _EMBEDDED_BYTES = 100, 20_000
 
 
 def read_mixed(folder: Path, models: Path) -> list[Row]:
@@ -109,6 +115,67 @@ def change_one(models: Path) -> list[Row]:
             hashes.append({draft.text_hash for draft in versions[0].chunks})
     touched = len(hashes[1] - hashes[0])
     return [Row("ingest/change/1mb_chunks", touched, len(hashes[1]), "chunks in all", "chunks", None)]
+
+
+def embed_share(models: Path) -> list[Row]:
+    """Ingest files with the starter embedder; its throughput against that of embedding the same chunks alone.
+
+    The rates are those of a backlog: of the chunks between the second batch and the last but two.
+    """
+    from engine.engine import Engine
+    from engine.model_store import ModelStore
+    from ingest.library import Library
+    from ingest.values import embedding_text
+
+    writer = Writer(17)
+    engine = Engine.open(
+        chat_model=None, embedding_model=ModelStore(models).pull("starter-embedding"), checks_dir=models
+    )
+    assert engine.embedder is not None
+    samples: list[tuple[int, float]] = []
+    try:
+        with tempfile.TemporaryDirectory() as name:
+            documents = Path(name) / "documents"
+            documents.mkdir()
+            for n in range(_EMBEDDED_FILES):
+                (documents / f"{n}.md").write_bytes(writer.md(_EMBEDDED_BYTES))
+            library = Library.open(Path(name) / "data", documents_dir=documents, embedder=engine.embedder)
+            try:
+                library.check_indexes()
+                library.reconcile(
+                    on_progress=lambda now: samples.append((now.n_chunks_embedded, perf_counter()))
+                )
+                texts = [
+                    embedding_text(chunk.heading_path, chunk.text)
+                    for document in library.documents()
+                    for chunk in library.document_chunks(document.path)
+                ]
+            finally:
+                library.close()
+        alone = _embedding_rate(engine.embedder, texts)
+    finally:
+        engine.close()
+    backlog = [(n, at) for n, at in samples if 2 * EMBED_TEXTS <= n <= samples[-1][0] - 3 * EMBED_TEXTS]
+    if len(backlog) < 2 or backlog[-1][0] < 1000:
+        raise BenchError(f"{samples[-1][0]} chunks were embedded; that is no backlog")
+    (first, began), (last, ended) = backlog[0], backlog[-1]
+    ingesting = (last - first) / (ended - began)
+    return [
+        Row("ingest/embed_share", ingesting / alone, None, None, "of embedding alone", None),
+        Row("ingest/embed_share/chunks_per_s", ingesting, alone, "embedding alone", "chunks/s", None),
+    ]
+
+
+def _embedding_rate(embedder: Embedder, texts: Sequence[str]) -> float:
+    """Return how many of the texts are embedded a second, two calls at a time so that none waits."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    batches = [texts[start : start + EMBED_TEXTS] for start in range(0, len(texts), EMBED_TEXTS)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda batch: embedder.embed(batch, kind="document"), batches[:4]))
+        start = perf_counter()
+        list(pool.map(lambda batch: embedder.embed(batch, kind="document"), batches))
+        return len(texts) / (perf_counter() - start)
 
 
 def memory() -> list[Row]:

@@ -176,10 +176,11 @@ def _wait_ready(process: subprocess.Popen[bytes], port: int, deadline: float, lo
 
 def _words(draw: random.Random, n: int) -> str:
     """Draw words whose frequencies fall the way those of a language do."""
-    return " ".join(_word(int(draw.paretovariate(0.9)) % 20_000) for _ in range(n))
+    return " ".join(word_of(int(draw.paretovariate(0.9)) % 20_000) for _ in range(n))
 
 
-def _word(number: int) -> str:
+def word_of(number: int) -> str:
+    """Return the word of a number, the same every time."""
     text = ""
     while number or not text:
         number, digit = divmod(number, len(_SYLLABLES))

@@ -64,21 +64,21 @@ class Library:
         self._lock = lock
         self._data_dir = data_dir
         self._embedder = embedder
-        self._embedder_id = record.embedder_id(fingerprint_key(embedder), embedder.dimension)
+        self.embedder_id = record.embedder_id(fingerprint_key(embedder), embedder.dimension)
         indexed_by = record.meta("index_embedder")
         self._index = IndexSync(
             record,
             data_dir / INDEXES_NAME,
             chroma_url=chroma_url,
-            embedder_id=int(indexed_by) if indexed_by is not None else self._embedder_id,
+            embedder_id=int(indexed_by) if indexed_by is not None else self.embedder_id,
         )
         self._passes = Passes(
             record,
             documents_dir,
             embedder=embedder,
-            embedder_id=self._embedder_id,
+            embedder_id=self.embedder_id,
             # Never mix vectors of two models: until re-embedded, dense search finds nothing, lexical goes on.
-            embedder_changed=indexed_by is not None and int(indexed_by) != self._embedder_id,
+            embedder_changed=indexed_by is not None and int(indexed_by) != self.embedder_id,
             ready_index=self._reopened_index,
             settle_seconds=settle_seconds,
             limits=limits,
@@ -182,7 +182,7 @@ class Library:
         """Return the cosine of chunks with a query vector [dimension], of those that have a vector."""
         if self._passes.embedder_changed or not ids:
             return {}
-        known = self.record.feed.indexed_chunks(self._embedder_id, ids)
+        known = self.record.feed.indexed_chunks(self.embedder_id, ids)
         return {c.chunk_id: float(c.vector @ vector) for c in known if c.vector is not None}
 
     def chunks(self, ids: Sequence[int]) -> list[Chunk]:
@@ -240,21 +240,32 @@ class Library:
         """
         return self._passes.reconcile(on_progress)
 
+    def interrupt(self) -> None:
+        """Let the pass under way end after its current step; there are no more of them, searches go on."""
+        self._passes.stop()
+
     def start_watching(self) -> None:
         """Run passes in the background: at once, on hints of the file system, and periodically."""
         self._passes.start_watching()
 
     # --- upkeep -------------------------------------------------------------------------------------
 
-    def insert(self, path: str, chunks: Sequence[ChunkDraft], vectors: NDArray[np.float32]) -> int:
+    def insert(
+        self,
+        path: str,
+        chunks: Sequence[ChunkDraft],
+        vectors: NDArray[np.float32],
+        *,
+        facts: FileFacts = FileFacts(0, 0, 0),  # noqa: B008 - a frozen value
+    ) -> int:
         """Add a document with given chunks and vectors [n, dimension]; return its id.
 
-        For measurements and imports: the next pass removes it again unless the folder has such a file.
+        For measurements and imports: the next pass removes it unless the folder has a file with `facts`.
         """
         with self._passes.lock:
             index = self._ready_index()
-            self.record.store_vectors(self._embedder_id, [draft.text_hash for draft in chunks], vectors)
-            version = NewVersion(path, collection_of(path), FileFacts(0, 0, 0), b"", path, tuple(chunks))
+            self.record.store_vectors(self.embedder_id, [draft.text_hash for draft in chunks], vectors)
+            version = NewVersion(path, collection_of(path), facts, b"", path, tuple(chunks))
             (document_id,) = self.record.publish(version)
             index.apply()
             return document_id
