@@ -1,6 +1,6 @@
 """SECURITY 2: kill the process at named steps and at random moments; nothing may be lost, doubled or mixed.
 
-    python -m tests.ingest.kill_campaign --named 200 --random 200
+    python -m tests.ingest.kill_campaign --named 200 --random 200 --log build/kills.jsonl --seconds 150
 
 Every run begins with a library of one generation of documents, changes all of them, adds, moves and deletes
 some, and kills the pass that takes it in. Then queries must see whole versions only, and the next pass must
@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import logging
+import math
 import random
 import shutil
 import signal
@@ -22,12 +24,17 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 
 from ingest.library import Library
 from tests.ingest.hashing_embedder import HashingEmbedder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 STEPS = (
     "ingest.record:Record:store_vectors",
@@ -78,6 +85,8 @@ KILLED = textwrap.dedent(
     """
 )
 N_DOCUMENTS = 6
+# A pass calls no step more often than a few times; what does not come is not tried again.
+_MOST_CALLS = 6
 ROOT = Path(__file__).parents[2]
 
 
@@ -115,17 +124,42 @@ class Campaign:
         write(self._template / "documents", "v1")
         self._reconcile(self._template)
 
-    def run(self, number: int, step: str, n: int, when: str, delay: float | None) -> list[str]:
-        """Kill once; return what was wrong afterwards, or 'not reached' where the step did not come."""
+        self.pass_seconds = self._pass_seconds()
+
+    def run(self, number: int, step: str, n: int, when: str, delay: float | None) -> list[str] | None:
+        """Kill once; return what was wrong afterwards, None where the moment did not come."""
         place = self._folder / str(number)
         shutil.copytree(self._template, place)
         try:
             held = write(place / "documents", "v2")
             if not self._kill(place, step, n, when, delay):
-                return ["not reached"]
+                return None
             return self._faults(place, held)
         finally:
             shutil.rmtree(place)
+
+    def _pass_seconds(self) -> float:
+        """Return how long a pass takes that nobody kills."""
+        place = self._folder / "timed"
+        shutil.copytree(self._template, place)
+        write(place / "documents", "v2")
+        child = subprocess.Popen(
+            [sys.executable, "-c", KILLED, place / "data", place / "documents", "", "0", ""],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        assert child.stdout is not None
+        began = math.nan
+        with child.stdout:
+            for line in child.stdout:
+                if b"begins" in line:
+                    began = time.monotonic()
+                elif b"ends" in line:
+                    break
+        seconds = time.monotonic() - began
+        if child.wait(timeout=120) or math.isnan(seconds):
+            raise RuntimeError(f"a pass that is not killed ends with status {child.returncode}")
+        shutil.rmtree(place)
+        return seconds
 
     def _kill(self, place: Path, step: str, n: int, when: str, delay: float | None) -> bool:
         child = subprocess.Popen(
@@ -202,42 +236,117 @@ def mark_of(text: str) -> str:
     return "+".join(mark for mark in ("v1", "v2") if mark in text)
 
 
-def campaign(n_named: int, n_random: int, *, seed: int, jobs: int, skip: int = 0) -> int:
-    """Run both kinds; print the sums; return the number of runs with a fault."""
+def named_steps() -> Iterator[tuple[str, int, str]]:
+    """Yield moments, before or after the k-th call of each step, again and again: threads differ."""
+    return itertools.cycle(
+        (step, k, when) for k in range(1, _MOST_CALLS + 1) for step in STEPS for when in ("before", "after")
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Kill:
+    """One run: at the k-th call of a step, or `delay` s into the pass. faults: None if it did not come."""
+
+    step: str
+    k: int
+    when: str
+    delay: float | None
+    faults: list[str] | None
+
+    @property
+    def kind(self) -> str:
+        return "named" if self.delay is None else "random"
+
+
+class Log:
+    """The kills so far, kept in a file where there is one: an interrupted campaign goes on."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        self.kills: list[Kill] = []
+        if path is not None and path.exists():
+            self.kills = [Kill(**json.loads(line)) for line in path.read_text().splitlines()]
+
+    def add(self, kill: Kill) -> None:
+        with self._lock:
+            self.kills.append(kill)
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps(asdict(kill)) + "\n")
+        for fault in kill.faults or ():
+            print(f"kill at {kill.step or f'{kill.delay:.3f} s'} {kill.k} {kill.when}: {fault}", flush=True)
+
+    def n(self, kind: str) -> int:
+        """Return how many kills of a kind came."""
+        with self._lock:
+            return sum(kill.kind == kind and kill.faults is not None for kill in self.kills)
+
+    def absent(self) -> set[tuple[str, int, str]]:
+        """Return the moments that do not come in this pass."""
+        with self._lock:
+            return {
+                (kill.step, kill.k, kill.when)
+                for kill in self.kills
+                if kill.delay is None and kill.faults is None
+            }
+
+
+def campaign(
+    n_named: int,
+    n_random: int,
+    *,
+    seed: int,
+    jobs: int,
+    log: Path | None = None,
+    seconds: float = math.inf,
+) -> int:
+    """Run both kinds until so many came, or for so many seconds; return how many had a fault."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    draw = random.Random(seed)
     began = time.monotonic()
-    steps = itertools.cycle(
-        (step, n, when) for n in (1, 2, 3, 5) for step in STEPS for when in ("before", "after")
-    )
-    named = itertools.islice(steps, skip, None)
-    with tempfile.TemporaryDirectory(prefix="quarry-kills-") as folder, ThreadPoolExecutor(jobs) as pool:
+    kills = Log(log)
+    draw = random.Random(seed + len(kills.kills))
+    with tempfile.TemporaryDirectory(prefix="quarry-kills-") as folder:
         runs = Campaign(Path(folder))
-        counted = {"named": 0, "random": 0, "not reached": 0, "faults": 0}
+        steps = itertools.islice(named_steps(), len(kills.kills) % (2 * _MOST_CALLS * len(STEPS)), None)
+        taking = threading.Lock()
+        numbers = itertools.count()
+        under_way = {"named": 0, "random": 0}
 
-        def one(number: int) -> list[str]:
-            if number >= n_named:
-                return runs.run(number, "", 0, "", draw.uniform(0, 1.5))
-            # A step that a pass reaches only so often is replaced by the next one.
-            while (faults := runs.run(number, *next(named), None)) == ["not reached"]:
-                counted["not reached"] += 1
-            return faults
+        def take() -> tuple[int, str, int, str, float | None] | None:
+            """Return the next run, None when there are enough."""
+            with taking:
+                if time.monotonic() - began > seconds:
+                    return None
+                if kills.n("named") + under_way["named"] < n_named:
+                    absent = kills.absent()
+                    step = next(step for step in steps if step not in absent)
+                    under_way["named"] += 1
+                    return next(numbers), *step, None
+                if kills.n("random") + under_way["random"] < n_random:
+                    under_way["random"] += 1
+                    return next(numbers), "", 0, "", draw.uniform(0, runs.pass_seconds)
+                return None
 
-        for number, faults in enumerate(pool.map(one, range(n_named + n_random))):
-            kind = "named" if number < n_named else "random"
-            if faults == ["not reached"]:  # the pass had ended before the moment came
-                counted["not reached"] += 1
-                continue
-            counted[kind] += 1
-            counted["faults"] += bool(faults)
-            for fault in faults:
-                print(f"{kind} kill {number}: {fault}", flush=True)
+        def work() -> None:
+            while (run := take()) is not None:
+                number, step, k, when, delay = run
+                kind = "named" if delay is None else "random"
+                faults = runs.run(number, step, k, when, delay)
+                kills.add(Kill(step, k, when, delay, faults))
+                with taking:
+                    under_way[kind] -= 1
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for done in [pool.submit(work) for _ in range(jobs)]:
+                done.result()
+    n_faulty = sum(bool(kill.faults) for kill in kills.kills)
     print(
-        f"{counted['named']} kills at named steps, {counted['random']} at random moments"
-        f" ({counted['not reached']} did not come), seed {seed}:"
-        f" {counted['faults']} with a fault; {time.monotonic() - began:.0f} s"
+        f"{kills.n('named')} kills at named steps, {kills.n('random')} at random moments"
+        f" ({sum(kill.faults is None for kill in kills.kills)} did not come):"
+        f" {n_faulty} with a fault; {time.monotonic() - began:.0f} s"
     )
-    return counted["faults"]
+    return n_faulty
 
 
 def main() -> int:
@@ -245,14 +354,19 @@ def main() -> int:
     parser.add_argument("--named", type=int, default=200)
     parser.add_argument("--random", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--skip", type=int, default=0, help="begin so many named steps further on")
     parser.add_argument("--jobs", type=int, default=2, help="runs at the same time (default 2)")
+    parser.add_argument("--log", type=Path, help="keep each kill here; what it holds is not done again")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="begin no run after so long")
     options = parser.parse_args()
-    return (
-        1
-        if campaign(options.named, options.random, seed=options.seed, jobs=options.jobs, skip=options.skip)
-        else 0
+    n_faulty = campaign(
+        options.named,
+        options.random,
+        seed=options.seed,
+        jobs=options.jobs,
+        log=options.log,
+        seconds=options.seconds,
     )
+    return 1 if n_faulty else 0
 
 
 if __name__ == "__main__":
