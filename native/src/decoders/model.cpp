@@ -4,6 +4,14 @@
 
 namespace quarry {
 
+namespace {
+
+// Models of rows narrower than this are multiplied finely throughout. A narrow model has few numbers to
+// average the errors of rounding, and so little to compute that it can afford it.
+constexpr std::size_t kNarrow = 1024;
+
+}  // namespace
+
 struct DecoderModel::Buffers {
     explicit Buffers(const Description& d)
         : attention_gates(d.gates_attention ? d.n_heads * d.head_dim : 0),
@@ -42,7 +50,10 @@ DecoderModel::~DecoderModel() = default;
 
 DecoderModel::DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr<Backend> backend,
                            std::size_t context, Head head)
-    : file_(std::move(file)), backend_(std::move(backend)), description_(describe_decoder(*file_, context)) {
+    : file_(std::move(file)),
+      backend_(std::move(backend)),
+      description_(describe_decoder(*file_, context)),
+      rounding_(description_.width < kNarrow ? Rounding::fine : Rounding::coarse) {
     const Description& d = description_;
     const std::lock_guard lock(backend_->mutex());
     WeightLoader loader(*file_, *backend_);
@@ -241,10 +252,10 @@ void DecoderModel::run_attention(const Layer& layer, std::size_t index, std::siz
                         b.attended, scoring);
     if (d.gates_attention) {
         backend_->reserve(b.attention_gates, n);
-        backend_->matmul(b.normed, n, {{&layer.attention_gate, &b.attention_gates}});
+        backend_->matmul(b.normed, n, {{&layer.attention_gate, &b.attention_gates}}, rounding_);
         backend_->sigmoid_multiply(b.attention_gates, n, b.attended);
     }
-    add_branch(b.attended, n, layer.attention_output, layer.attention_post_norm, Rounding::coarse);
+    add_branch(b.attended, n, layer.attention_output, layer.attention_post_norm, rounding_);
 }
 
 void DecoderModel::run_delta(const Layer& layer, std::size_t n, std::span<const SequenceRows> sequences) {
@@ -263,20 +274,20 @@ void DecoderModel::run_delta(const Layer& layer, std::size_t n, std::span<const 
                           state + d.delta.history_size(), b.given);
     backend_->rms_norm(b.given, n, layer.delta_norm, d.epsilon, b.given);
     backend_->silu_multiply(b.gates, b.given, n, b.given);
-    add_branch(b.given, n, layer.attention_output, layer.attention_post_norm, Rounding::coarse);
+    add_branch(b.given, n, layer.attention_output, layer.attention_post_norm, rounding_);
 }
 
 void DecoderModel::run_feed_forward(const Layer& layer, std::size_t index, std::size_t n) {
     const Description& d = description_;
     Buffers& b = *buffers_;
     backend_->rms_norm(b.hidden, n, layer.feed_forward_norm, d.epsilon, b.normed);
-    const Rounding late = index >= layers_.size() * 2 / 3 ? Rounding::fine : Rounding::coarse;
+    const Rounding late = index >= layers_.size() * 2 / 3 ? Rounding::fine : rounding_;
     if (d.experts.n > 0) {
         run_experts(layer, n, late);
         add_branch(n, layer.feed_forward_post_norm);
         return;
     }
-    backend_->matmul(b.normed, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}});
+    backend_->matmul(b.normed, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}}, rounding_);
     multiply_gate(b.gate, b.up, n);
     add_branch(b.gate, n, layer.down, layer.feed_forward_post_norm, late);
 }
@@ -292,13 +303,15 @@ void DecoderModel::run_experts(const Layer& layer, std::size_t n, Rounding round
     backend_->route(b.scores, n, experts.n_used, experts.normalizes, experts.scale, b.routes);
     backend_->gather_routed(b.normed, b.routes, b.routed);
     backend_->matmul_routed(b.routed, b.routes,
-                            {{&layer.expert_gate, &b.routed_gate}, {&layer.expert_up, &b.routed_up}});
+                            {{&layer.expert_gate, &b.routed_gate}, {&layer.expert_up, &b.routed_up}},
+                            rounding_);
     multiply_gate(b.routed_gate, b.routed_up, n_routed);
     backend_->matmul_routed(b.routed_gate, b.routes, {{&layer.expert_down, &b.routed}}, rounding);
     if (experts.shared_feed_forward > 0) {
         backend_->reserve(b.shared_gate, n);
         backend_->matmul(b.normed, n,
-                         {{&layer.shared_gate, &b.shared_gate}, {&layer.gate, &b.gate}, {&layer.up, &b.up}});
+                         {{&layer.shared_gate, &b.shared_gate}, {&layer.gate, &b.gate}, {&layer.up, &b.up}},
+                         rounding_);
         multiply_gate(b.gate, b.up, n);
         backend_->matmul(b.gate, n, {{&layer.down, &b.branch}}, rounding);
         backend_->sigmoid_scale(b.shared_gate, n, b.branch);

@@ -74,6 +74,7 @@ class DecoderModel {
     std::shared_ptr<const GgufFile> file_;
     std::shared_ptr<Backend> backend_;
     Description description_;
+    Rounding rounding_;  // of most matrices; some are always fine
     std::size_t weight_bytes_ = 0;
     std::size_t n_cached_layers_ = 0, n_recurrent_layers_ = 0;
     const GgufTensor* embeddings_ = nullptr;
