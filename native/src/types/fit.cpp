@@ -11,15 +11,6 @@ namespace {
 
 constexpr float kNothing = 1e-15f;  // a largest weight below is taken for zero
 
-// The weight of the largest magnitude.
-float largest_of(std::span<const float> x) {
-    float largest = 0;
-    for (const float v : x) {
-        if (std::fabs(v) > std::fabs(largest)) largest = v;
-    }
-    return largest;
-}
-
 // Sums that give the best scale for integers l: xl / ll; the larger xl^2 / ll, the smaller the error.
 struct Fit {
     float xl = 0;
@@ -95,6 +86,14 @@ float fit_unsigned(std::span<const float> x, const float* weights, int most, std
 }
 
 }  // namespace
+
+float largest_of(std::span<const float> x) {
+    float largest = 0;
+    for (const float v : x) {
+        if (std::fabs(v) > std::fabs(largest)) largest = v;
+    }
+    return largest;
+}
 
 float fit_signed(std::span<const float> x, const float* weights, int most, std::uint8_t* q) {
     const float largest = largest_of(x);

@@ -31,6 +31,9 @@ inline int nearest_within(float x, int least, int most) {
     return std::clamp(nearest(x), least, most);
 }
 
+// The one of the largest magnitude; 0 of none.
+float largest_of(std::span<const float> x);
+
 // x ~ scale * (q - most) with q in [0, 2 * most). `weights` nullptr: x squared.
 float fit_signed(std::span<const float> x, const float* weights, int most, std::uint8_t* q);
 

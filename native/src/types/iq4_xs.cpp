@@ -50,10 +50,12 @@ static void quantize(const float* x, std::size_t width, const float* importance,
             scales[g] = fit_codebook(group, importance != nullptr ? weights : nullptr, block.q + g * kGroup);
         }
         round_to_largest(scales, -32, block);
+        // By the scale before it became f16, as llama.cpp does: the weights are then the same.
+        const float block_scale = largest_of(scales) / -32.0f;
         std::uint16_t upper = 0;
         std::memset(row, 0, kNibbles);
         for (std::size_t g = 0; g < kNestedGroups; ++g) {
-            const float scale = f16_to_f32(block.scale) * static_cast<float>(block.factors[g]);
+            const float scale = block_scale * static_cast<float>(block.factors[g]);
             const float inverse = scale != 0 ? 1.0f / scale : 0.0f;
             for (std::size_t k = g * kGroup; k < (g + 1) * kGroup; ++k) {
                 block.q[k] = codebook_place(inverse * x[k]);
