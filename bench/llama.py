@@ -14,7 +14,7 @@ import llama_cpp as api
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -135,7 +135,8 @@ class Llama:
 
     def run(self) -> None:
         """Compute the batch. Raises: RuntimeError."""
-        compute = api.llama_encode if self.settings.embeddings else api.llama_decode
+        # Encoders keep no memory of what they read.
+        compute = api.llama_decode if api.llama_get_memory(self._context) else api.llama_encode
         status = compute(self._context, self._batch)
         if status != 0:
             raise RuntimeError(f"llama.cpp failed on a batch of {self._batch.n_tokens} tokens: {status}")
@@ -229,11 +230,29 @@ def _context_params(settings: Settings) -> api.llama_context_params:
     return params
 
 
-def quantize(source: Path, target: Path, file_type: str, *, n_threads: int) -> None:
-    """Write `target` as `file_type`. Raises: KeyError (unknown type), RuntimeError."""
+def quantize(
+    source: Path,
+    target: Path,
+    file_type: str,
+    *,
+    n_threads: int,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
+) -> None:
+    """Write `target` as `file_type`; `importance` has columns by name of the matrix.
+
+    Raises: KeyError (unknown type), RuntimeError.
+    """
     params = api.llama_model_quantize_default_params()
     params.ftype = FILE_TYPES[file_type]
     params.nthread = n_threads
     params.allow_requantize = True
+    if importance is not None:
+        entries = (
+            api.llama_model_imatrix_data * (len(importance) + 1)
+        )()  # the last one, of no name, ends it
+        for entry, (name, columns) in zip(entries, importance.items(), strict=False):
+            entry.name, entry.size = name.encode(), len(columns)
+            entry.data = columns.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        params.imatrix = entries
     if api.llama_model_quantize(str(source).encode(), str(target).encode(), ctypes.byref(params)) != 0:
         raise RuntimeError(f"llama.cpp cannot quantise {source} to {file_type}")

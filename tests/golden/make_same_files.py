@@ -1,0 +1,117 @@
+"""Write same_files.npz and wide_models.xz: logits of llama.cpp in F32 arithmetic, and files that it wrote.
+
+Usage, from the repository root, in Quarry's environment:
+    .venv/bin/python -m tests.golden.make_same_files PYTHON_WITH_BLAS SmolLM2-135M-Instruct.Q4_1.gguf
+
+PYTHON_WITH_BLAS has a llama-cpp-python built with CMAKE_ARGS="-DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS".
+Products of stacked experts and of few rows are not by BLAS, and would be rounded: of models that have such it
+reads the same weights expanded to F32.
+"""
+
+from __future__ import annotations
+
+import io
+import lzma
+import sys
+import tarfile
+import tempfile
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bench.worker import Worker
+from engine import _native as native
+from engine.mixtures import MIXTURES
+from engine.quantize import quantize
+from engine.tokenizer import load_tokenizer
+from tests.golden import same_files
+from tests.golden.distributions import CutDistributions, cut, log_softmax
+from tests.golden.smollm2_prompts import STEAM
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+TOP_K = 24
+
+
+class Maker:
+    """Asks llama.cpp and keeps what it answers."""
+
+    def __init__(self, peer: Worker, folder: Path) -> None:
+        self.peer, self.folder = peer, folder
+        self.found: dict[str, NDArray[np.generic]] = {}
+
+    def log_probabilities(
+        self, model: Path, ids: NDArray[np.int32], positions: Sequence[int]
+    ) -> NDArray[np.float64]:
+        out = self.folder / "logits.npy"
+        request = {"do": "save logits", "model": str(model), "ids": [ids.tolist()], "out": str(out)}
+        self.peer.ask({**request, "exact": True})
+        return log_softmax(np.load(out)[list(positions)])
+
+    def keep(self, key: str, model: Path, values: dict[str, NDArray[np.generic]]) -> None:
+        self.found[f"{key}/hash"] = np.array(same_files.fingerprint(model))
+        self.found |= {f"{key}/{name}": array for name, array in values.items()}
+        model.unlink()
+        print(key, flush=True)
+
+    def tiny(self) -> None:
+        for name in same_files.tiny_decoders():
+            for kind in same_files.TINY_TYPES:
+                path = same_files.write_tiny(name, kind, self.folder)
+                ids = same_files.tiny_ids(name)
+                read = same_files.readable_exactly(path)
+                found = self.log_probabilities(read, ids, same_files.TINY_POSITIONS)
+                self.keep(f"tiny/{name}/{kind}", path, {"logits": found.astype(np.float16)})
+
+    def wide(self, out: Path) -> None:
+        """Let llama.cpp write the wide model in every type, and keep the files."""
+        whole = self.folder / "wide.gguf"
+        same_files.write_wide(whole)
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+            for kind in same_files.WIDE_MIXTURES:
+                path = self.folder / f"{kind}.gguf"
+                self.peer.ask({"do": "quantize", "model": str(whole), "out": str(path), "type": kind})
+                entry = tarfile.TarInfo(path.name)
+                entry.size = path.stat().st_size
+                archive.addfile(entry, io.BytesIO(path.read_bytes()))
+                positions = range(len(same_files.WIDE_IDS))
+                found = self.log_probabilities(path, same_files.WIDE_IDS, positions)
+                self.keep(f"wide/{kind}", path, {"logits": found.astype(np.float16)})
+        out.write_bytes(lzma.compress(packed.getvalue(), preset=9 | lzma.PRESET_EXTREME))
+
+    def smollm2(self, source: Path) -> None:
+        ids = np.array(load_tokenizer(native.GgufFile(str(source))).encode(STEAM), np.int32)
+        self.found["smollm2/ids"] = ids
+        for kind in same_files.SMOLLM2_MIXTURES:
+            path = self.folder / f"{kind}.gguf"
+            quantize(source, path, MIXTURES[kind], requantize=True)
+            kept = cut(self.log_probabilities(path, ids, same_files.SMOLLM2_POSITIONS), TOP_K, seed=0)
+            self.keep(
+                f"smollm2/{kind}", path, {f.name: getattr(kept, f.name) for f in fields(CutDistributions)}
+            )
+
+
+def main(python: Path, smollm2: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory() as name,
+        Worker(python, "tests.golden.llama_cpp_answers") as peer,
+    ):
+        maker = Maker(peer, Path(name))
+        maker.tiny()
+        maker.wide(same_files.WIDE_MODELS)
+        maker.smollm2(smollm2)
+    np.savez_compressed(same_files.GOLDEN, **maker.found)
+    for path in (same_files.GOLDEN, same_files.WIDE_MODELS):
+        print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
