@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -36,10 +37,14 @@ class IndexOperation:
 
 @dataclass(frozen=True, slots=True)
 class IndexedChunk:
-    """What the derived indexes need of a chunk; vector is None until it is embedded."""
+    """What the derived indexes need of a chunk; vector is None until it is embedded.
+
+    name: what its document is called, which people ask for and the text often does not say.
+    """
 
     chunk_id: int
     collection_id: int
+    name: str
     text: str
     vector: NDArray[np.float32] | None
 
@@ -84,7 +89,7 @@ class IndexFeed:
     def _indexed(self, embedder_id: int, source: str, values: tuple[object, ...]) -> list[IndexedChunk]:
         with self._connections.reading() as reader:
             rows = reader.execute(
-                f"""SELECT c.id, d.collection_id, c.heading_path, c.text, e.vector FROM {source} {OWNERS}
+                f"""SELECT c.id, d.collection_id, v.title, d.path, c.heading_path, c.text, e.vector FROM {source} {OWNERS}
                 LEFT JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
                 WHERE c.indexed ORDER BY c.id""",  # noqa: S608 - both sources are literals above
                 (*values, embedder_id),
@@ -93,8 +98,9 @@ class IndexFeed:
             IndexedChunk(
                 row[0],
                 row[1],
-                embedding_text(tuple(json.loads(row[2])), row[3]),
-                None if row[4] is None else np.frombuffer(row[4], dtype="<f4"),
+                _name(row[2], row[3]),
+                embedding_text(tuple(json.loads(row[4])), row[5]),
+                None if row[6] is None else np.frombuffer(row[6], dtype="<f4"),
             )
             for row in rows
         ]
@@ -116,3 +122,9 @@ class IndexFeed:
                 "SELECT id FROM chunks WHERE indexed ORDER BY random() LIMIT ?", (n,)
             ).fetchall()
         return [row[0] for row in rows]
+
+
+def _name(title: str, path: str) -> str:
+    """Give title and path, without the ending that tells the format."""
+    place = PurePosixPath(path)
+    return f"{title} {place.with_suffix('').as_posix() if place.name else path}"

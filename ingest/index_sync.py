@@ -328,7 +328,7 @@ class IndexSync:
 
 def _add(dense: DenseIndex, lexical: LexicalIndex, chunks: Sequence[IndexedChunk]) -> None:
     """Write chunks into both indexes; those without a vector into the lexical one only."""
-    lexical.add((chunk.chunk_id, chunk.collection_id, chunk.text) for chunk in chunks)
+    lexical.add((chunk.chunk_id, chunk.collection_id, f"{chunk.name}\n{chunk.text}") for chunk in chunks)
     by_collection: dict[int, list[tuple[int, NDArray[np.float32]]]] = {}
     for chunk in chunks:
         if chunk.vector is not None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ingest.errors import IndexDamaged
 from ingest.values import Hit
-from ingest.words import query_words, words
+from ingest.words import Wanted, query_parts, synonyms, words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import tantivy
@@ -22,9 +23,24 @@ MAX_QUERY_TERMS = 128
 _COMMON_SHARE = 0.3
 # An identifier or a number that a question names says more than its rarity does.
 _IDENTIFIER_BOOST = 1.5
+# What a word of like meaning counts beside the word itself.
+_LIKE = 0.7
 # BM25 as tantivy has it: a term's score tends to idf * (k1 + 1).
 _K1 = 1.2
 _WRITER_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class _Weight:
+    """A term's inverse document frequency, the boost it gets, and whether any chunk has it."""
+
+    idf: float
+    boost: float
+    is_known: bool
+
+    @property
+    def worth(self) -> float:
+        return self.idf * self.boost
 
 
 @contextlib.contextmanager
@@ -46,6 +62,12 @@ class LexicalIndex:
         self._schema = schema
         self._analyzer = analyzer
         self._writer: tantivy.IndexWriter | None = None
+        self._like = {
+            stem: tuple((other,) for other in others if other != stem)
+            for name, alike in synonyms("en").items()
+            if (stem := self._stem(name))
+            for others in [dict.fromkeys(map(self._stem, alike))]
+        }
 
     @classmethod
     def open(cls, folder: Path) -> LexicalIndex:
@@ -128,14 +150,12 @@ class LexicalIndex:
             return []
         with _damage():
             searcher = self._index.searcher()
-            weights = self._weights(searcher, query)
-            if not weights:
+            parts = self._parts(query)
+            weights = self._weights(searcher, parts)
+            clauses = [clause for part in parts if (clause := self._clause(part, weights)) is not None]
+            if not clauses:
                 return []
-            clauses = []
-            for term, (_, boost) in weights.items():
-                clause = Query.term_query(self._schema, "words", term, "freq")
-                clauses.append((Occur.Should, clause if boost == 1.0 else Query.boost_query(clause, boost)))
-            asked = Query.boolean_query(clauses)
+            asked = Query.boolean_query([(Occur.Should, clause) for clause in clauses])
             if collection_ids is not None:
                 allowed = Query.term_set_query(self._schema, "collection_id", list(collection_ids))
                 asked = Query.boolean_query(
@@ -143,31 +163,64 @@ class LexicalIndex:
                 )
             found = searcher.search(asked, limit=limit, count=False).hits
             ids = searcher.fast_field_values("chunk_id", [address for _, address in found])
-        most = sum(idf * boost for idf, boost in weights.values()) * (_K1 + 1)
+        most = sum(_worth(part, weights) for part in parts) * (_K1 + 1)
         return [
             Hit(int(i), min(1.0, float(score) / most))
             for i, (score, _) in zip(ids, found, strict=True)
             if i is not None
         ]
 
-    def _weights(self, searcher: tantivy.Searcher, query: str) -> dict[str, tuple[float, float]]:
-        """Give the query's terms with their inverse document frequency and boost.
+    def _parts(self, query: str) -> list[Wanted]:
+        """Give what the query names, in the index's terms."""
+        parts = []
+        for part in query_parts(query):
+            terms = self._terms(part.words)
+            others = [self._terms(other) for other in part.instead]
+            if len(terms) == 1:
+                others += self._like.get(terms[0], ())
+            parts.append(Wanted(terms, tuple(dict.fromkeys(other for other in others if other))))
+        return list(dict.fromkeys(parts))[:MAX_QUERY_TERMS]
 
-        Terms that no chunk has count too: a chunk that lacks them answers less of the question.
-        """
-        terms = dict.fromkeys(self._analyzer.analyze(" ".join(query_words(query))))
+    def _terms(self, found: Sequence[str]) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(self._analyzer.analyze(" ".join(found))))
+
+    def _stem(self, word: str) -> str:
+        return next(iter(self._analyzer.analyze(word)), "")
+
+    def _weights(self, searcher: tantivy.Searcher, parts: Sequence[Wanted]) -> dict[str, _Weight]:
+        """Weigh the terms that tell chunks apart."""
         n_chunks = searcher.num_docs
-        counts = {term: searcher.doc_freq("words", term) for term in list(terms)[:MAX_QUERY_TERMS]}
+        terms = dict.fromkeys(term for part in parts for said in (part.words, *part.instead) for term in said)
+        counts = {term: searcher.doc_freq("words", term) for term in terms}
         rare = {term: n for term, n in counts.items() if n <= n_chunks * _COMMON_SHARE}
         if not any(rare.values()):
             rare = counts
         return {
-            term: (
+            term: _Weight(
                 math.log1p((n_chunks - min(n, n_chunks) + 0.5) / (n + 0.5)),
                 _IDENTIFIER_BOOST if any(character.isdigit() for character in term) else 1.0,
+                n > 0,
             )
             for term, n in rare.items()
         }
+
+    def _clause(self, part: Wanted, weights: Mapping[str, _Weight]) -> tantivy.Query | None:
+        """Ask for one thing: any of its words, or all of another name's; the best of these counts."""
+        from tantivy import Occur, Query
+
+        names: list[tantivy.Query] = []
+        for words_, must, factor in ((part.words, Occur.Should, 1.0), *((o, Occur.Must, _LIKE) for o in part.instead)):
+            known = [term for term in words_ if term in weights]
+            if not known or (must == Occur.Must and not all(weights[term].is_known for term in known)):
+                continue
+            terms = [
+                (must, _boosted(Query.term_query(self._schema, "words", term, "freq"), weights[term].boost))
+                for term in known
+            ]
+            names.append(_boosted(terms[0][1] if len(terms) == 1 else Query.boolean_query(terms), factor))
+        if len(names) < 2:
+            return names[0] if names else None
+        return Query.disjunction_max_query(names)
 
     def contains(self, chunk_id: int) -> bool:
         """Tell whether a chunk is in the index."""
@@ -183,3 +236,25 @@ class LexicalIndex:
             if self._writer is not None:
                 self._writer.wait_merging_threads()
         self._writer = None
+
+
+def _boosted(query: tantivy.Query, boost: float) -> tantivy.Query:
+    from tantivy import Query
+
+    return query if boost == 1.0 else Query.boost_query(query, boost)
+
+
+def _worth(part: Wanted, weights: Mapping[str, _Weight]) -> float:
+    """Tell what a chunk that has this thing by its best known name gains.
+
+    Where no chunk has any of the names, the question's own count: a chunk that lacks them answers less of it.
+    """
+    own = sum(weights[term].worth for term in part.words if term in weights)
+    if not part.words or any(weights[term].is_known for term in part.words if term in weights):
+        return own
+    known = (
+        sum(weights[term].worth for term in other if term in weights)
+        for other in part.instead
+        if all(weights[term].is_known for term in other if term in weights)
+    )
+    return max(known, default=0.0) or own
