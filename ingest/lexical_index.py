@@ -142,7 +142,10 @@ class LexicalIndex:
     def search(self, query: str, *, limit: int, collection_ids: Sequence[int] | None) -> list[Hit]:
         """Return the best chunks by BM25; any text is a valid query, none of it is syntax.
 
-        score: the share of what the query's words could give at most, 0 to 1: it compares between queries.
+        score: how much a chunk says of what was asked, comparable between queries and libraries. It is the
+        geometric mean of two: the share of what the query's words could give at most, 0 to 1, which a single
+        word too common to mean anything may fill; and the same in words that a single chunk has, of which a
+        long question gathers some by chance.
         """
         from tantivy import Occur, Query
 
@@ -163,9 +166,10 @@ class LexicalIndex:
                 )
             found = searcher.search(asked, limit=limit, count=False).hits
             ids = searcher.fast_field_values("chunk_id", [address for _, address in found])
-        most = sum(_worth(part, weights) for part in parts) * (_K1 + 1)
+        most = sum(_worth(part, weights) for part in parts)
+        whole = (_K1 + 1) * math.sqrt(most * _idf(1, searcher.num_docs))
         return [
-            Hit(int(i), min(1.0, float(score) / most))
+            Hit(int(i), float(score) / whole)
             for i, (score, _) in zip(ids, found, strict=True)
             if i is not None
         ]
@@ -197,7 +201,7 @@ class LexicalIndex:
             rare = counts
         return {
             term: _Weight(
-                math.log1p((n_chunks - min(n, n_chunks) + 0.5) / (n + 0.5)),
+                _idf(n, n_chunks),
                 _IDENTIFIER_BOOST if any(character.isdigit() for character in term) else 1.0,
                 n > 0,
             )
@@ -236,6 +240,11 @@ class LexicalIndex:
             if self._writer is not None:
                 self._writer.wait_merging_threads()
         self._writer = None
+
+
+def _idf(n: int, n_chunks: int) -> float:
+    """Give the inverse document frequency of a term that n chunks have, as tantivy does."""
+    return math.log1p((n_chunks - min(n, n_chunks) + 0.5) / (n + 0.5))
 
 
 def _boosted(query: tantivy.Query, boost: float) -> tantivy.Query:

@@ -3,23 +3,19 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from threading import Lock
 from typing import Literal
 
 from engine.errors import ContextTooLong
 from ingest.values import Chunk, embedding_text
-from rag.language import coverage, is_chinese, terms
+from rag.language import is_chinese
 from rag.ports import Embedder, Library, Reranker
 from rag.relevance import UNKNOWN, Calibration, Nearness, calibrate
 
 Side = Literal["both", "words", "meaning"]
 """Which search finds candidates."""
 
-# What nearness in meaning counts beside the words, where the embedder knows the language: on the questions it
-# was tuned with, results hardly change from 0.7 to 0.85.
-_DENSE_WEIGHT = 0.75
 # What is clearly worse than the best is left out.
 _LEAST_OF_BEST = 0.5
 
@@ -45,20 +41,15 @@ class Passage:
 
 
 def fuse(
-    cosines: Mapping[int, float], shares: Mapping[int, float], nearness: Nearness
+    cosines: Mapping[int, float], evidence: Mapping[int, float], nearness: Nearness
 ) -> list[tuple[int, float]]:
-    """Merge both sides: score(c) = w * nearness of its cosine + (1 - w) * its share of BM25; best first.
+    """Merge both sides by Nearness.score, best first; ties by id.
 
-    Both are on a scale from nothing to a full answer, so that they may be added, and a side that found little
-    adds little; by rank alone, its best would count as much as the other's. w: `_DENSE_WEIGHT`, less for an
-    embedder that is not to be trusted in the question's language.
-    Source: Bruch, Gai, Ingber, An analysis of fusion functions for hybrid retrieval, TOIS 2023.
+    By rank alone, the best of a side that found little would count as much as the other's.
     """
-    weight = _DENSE_WEIGHT * nearness.trust
     scores = {
-        chunk_id: weight * nearness.of(cosines.get(chunk_id, nearness.unrelated))
-        + (1 - weight) * shares.get(chunk_id, 0.0)
-        for chunk_id in {**cosines, **shares}
+        chunk_id: nearness.score(cosines.get(chunk_id, nearness.unrelated), evidence.get(chunk_id, 0.0))
+        for chunk_id in {**cosines, **evidence}
     }
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
@@ -120,23 +111,20 @@ class Retriever:
         side: Side,
     ) -> list[tuple[Chunk, float, float]]:
         nearness = UNKNOWN if side == "words" else self._calibration().of(chinese=is_chinese(query))
-        shares: dict[int, float] = {}
+        evidence: dict[int, float] = {}
         if side != "meaning":
             lexical = self.library.search_lexical(query, limit=n_candidates, collections=collections)
-            shares = {hit.chunk_id: hit.score for hit in lexical}
-        cosines = self._cosines(query, collections, n_candidates, shares) if nearness.trust else {}
-        ranked = fuse(cosines, shares, nearness)
+            evidence = {hit.chunk_id: hit.score for hit in lexical}
+        cosines = self._cosines(query, collections, n_candidates, evidence) if nearness.trust else {}
+        ranked = fuse(cosines, evidence, nearness)
         chunks = {chunk.id: chunk for chunk in self.library.chunks([chunk_id for chunk_id, _ in ranked])}
-        asked = terms(query)
         found: list[tuple[Chunk, float, float]] = []
         for chunk_id, score in ranked:
             chunk = chunks.get(chunk_id)  # it may have gone between the search and now
             near = cosines.get(chunk_id, 0.0)
             if chunk is None or (accepts is not None and not accepts(chunk.path)):
                 continue
-            held = partial(coverage, asked, " ".join((chunk.title, *chunk.heading_path, chunk.text)))
-            is_close = bool(found) and score >= _LEAST_OF_BEST * found[0][1]
-            if is_close or nearness.is_relevant(near, shares.get(chunk_id, 0.0), held):
+            if score >= nearness.least or (found and score >= _LEAST_OF_BEST * found[0][1]):
                 found.append((chunk, score, near))
         return found
 
