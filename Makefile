@@ -6,14 +6,14 @@ BIN := .venv/bin
 NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt -o -name '*.cmake' \))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: soak kill-campaign hostile-campaign image-steps schemathesis egress run setup setup-dev test check test-native fuzz bench requirements clean help
+.PHONY: eval soak kill-campaign hostile-campaign image-steps schemathesis egress run setup setup-dev test check test-native fuzz bench requirements clean help
 .DELETE_ON_ERROR:
 
 run: setup
 	@exec $(BIN)/quarry up
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "also: make check | soak | fuzz | kill-campaign | hostile-campaign | bench | requirements | clean"
+	@sed -n 's/^#   //p' Makefile; echo "also: make check | eval | soak | fuzz | kill-campaign | hostile-campaign | bench | requirements | clean"
 
 setup: .venv/.engine
 setup-dev: .venv/.engine .venv/.dev
@@ -86,6 +86,19 @@ soak: setup-dev
 # Measures against llama.cpp and the rest; the peers live in an environment of their own.
 bench: setup-dev
 	$(BIN)/python -m bench
+
+# Retrieval on our own questions in both languages, all kinds, each search alone as well. AMONG=FOLDER buries
+# the documents in others.
+EVAL := build/eval
+eval: setup-dev
+	rm -rf $(EVAL)
+	$(BIN)/python -m bench.questions $(EVAL) $(if $(AMONG),--among $(AMONG))
+	for half in development held-out; do for language in en zh; do \
+		QUARRY_DOCUMENTS_DIR=$(EVAL)/$$language/documents QUARRY_DATA_DIR=$(EVAL)/$$language/data \
+			$(BIN)/quarry ingest && \
+		QUARRY_DOCUMENTS_DIR=$(EVAL)/$$language/documents QUARRY_DATA_DIR=$(EVAL)/$$language/data \
+			$(BIN)/quarry eval $(EVAL)/$$language/$$half.jsonl --sides --label $$language-$$half \
+			--out $(EVAL)/$$language/$$half.json || exit 1; done; done
 
 # The index's address stays out of the files; what is dropped stands in overrides.txt.
 COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

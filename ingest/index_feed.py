@@ -89,7 +89,8 @@ class IndexFeed:
     def _indexed(self, embedder_id: int, source: str, values: tuple[object, ...]) -> list[IndexedChunk]:
         with self._connections.reading() as reader:
             rows = reader.execute(
-                f"""SELECT c.id, d.collection_id, v.title, d.path, c.heading_path, c.text, e.vector FROM {source} {OWNERS}
+                f"""SELECT c.id, d.collection_id, v.title, d.path, c.heading_path, c.text, e.vector
+                FROM {source} {OWNERS}
                 LEFT JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
                 WHERE c.indexed ORDER BY c.id""",  # noqa: S608 - both sources are literals above
                 (*values, embedder_id),

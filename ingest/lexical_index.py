@@ -25,6 +25,8 @@ _COMMON_SHARE = 0.3
 _IDENTIFIER_BOOST = 1.5
 # What a word of like meaning counts beside the word itself.
 _LIKE = 0.7
+# The best that questions about quite other things find: measured on libraries of 56 to 1,461 chunks.
+_CHANCE, _CHANCE_GROWS = 0.6, 0.075
 # BM25 as tantivy has it: a term's score tends to idf * (k1 + 1).
 _K1 = 1.2
 _WRITER_BYTES = 32 * 1024 * 1024
@@ -145,7 +147,8 @@ class LexicalIndex:
         score: how much a chunk says of what was asked, comparable between queries and libraries. It is the
         geometric mean of two: the share of what the query's words could give at most, 0 to 1, which a single
         word too common to mean anything may fill; and the same in words that a single chunk has, of which a
-        long question gathers some by chance.
+        long question gathers some by chance. The more chunks, the more chance: so it is divided by what
+        grows with their logarithm.
         """
         from tantivy import Occur, Query
 
@@ -167,7 +170,10 @@ class LexicalIndex:
             found = searcher.search(asked, limit=limit, count=False).hits
             ids = searcher.fast_field_values("chunk_id", [address for _, address in found])
         most = sum(_worth(part, weights) for part in parts)
-        whole = (_K1 + 1) * math.sqrt(most * _idf(1, searcher.num_docs))
+        n_chunks = searcher.num_docs
+        whole = (
+            (_K1 + 1) * math.sqrt(most * _idf(1, n_chunks)) * (_CHANCE + _CHANCE_GROWS * math.log1p(n_chunks))
+        )
         return [
             Hit(int(i), float(score) / whole)
             for i, (score, _) in zip(ids, found, strict=True)
@@ -213,7 +219,10 @@ class LexicalIndex:
         from tantivy import Occur, Query
 
         names: list[tantivy.Query] = []
-        for words_, must, factor in ((part.words, Occur.Should, 1.0), *((o, Occur.Must, _LIKE) for o in part.instead)):
+        for words_, must, factor in (
+            (part.words, Occur.Should, 1.0),
+            *((o, Occur.Must, _LIKE) for o in part.instead),
+        ):
             known = [term for term in words_ if term in weights]
             if not known or (must == Occur.Must and not all(weights[term].is_known for term in known)):
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections import defaultdict
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ingest.copies import is_wanted, promote, put_in, queue, take_out
@@ -86,13 +87,22 @@ def move_document(
     writer: sqlite3.Connection, document_id: int, path: str, new: int, facts: FileFacts
 ) -> None:
     """Give a document its path and collection; text, chunks and vectors stay."""
-    (old,) = writer.execute("SELECT collection_id FROM documents WHERE id = ?", (document_id,)).fetchone()
+    old, old_path = writer.execute(
+        "SELECT collection_id, path FROM documents WHERE id = ?", (document_id,)
+    ).fetchone()
+    # A title of its own stays; the file's name in its place does not.
+    writer.execute(
+        "UPDATE versions SET title = ? WHERE document_id = ? AND title = ?",
+        (PurePosixPath(path).stem, document_id, PurePosixPath(old_path).stem),
+    )
     hashes = take_out(writer, document_id, old) if old != new else []
     writer.execute(
         "UPDATE documents SET path = ?, collection_id = ?, size = ?, mtime_ns = ?, inode = ? WHERE id = ?",
         (path, new, facts.size, facts.mtime_ns, facts.inode, document_id),
     )
     if old == new:
+        # The words of its name are indexed with it.
+        _index_anew(writer, document_id, new)
         return
     for words_hash in hashes:
         promote(writer, old, words_hash)
@@ -104,6 +114,16 @@ def move_document(
     for chunk_id, words_hash in chunks:
         if is_wanted(writer, new, document_id, words_hash):
             put_in(writer, new, chunk_id)
+
+
+def _index_anew(writer: sqlite3.Connection, document_id: int, collection_id: int) -> None:
+    rows = writer.execute(
+        "SELECT c.id FROM chunks c JOIN versions v ON v.id = c.version_id"
+        " WHERE v.document_id = ? AND c.indexed",
+        (document_id,),
+    ).fetchall()
+    for (chunk_id,) in rows:
+        put_in(writer, collection_id, chunk_id)
 
 
 def replace_chunks(

@@ -101,7 +101,11 @@ def query_parts(text: str) -> list[Wanted]:
     rest = [wanted for wanted in _single(asked) if not said.issuperset(wanted.words)]
     rest += [Wanted((number,)) for number in _numbers(asked.casefold())]
     parts = list(dict.fromkeys([*called, *rest]))
-    return parts if any(part.words for part in parts) else [Wanted((word,)) for word in dict.fromkeys(words(text))]
+    return (
+        parts
+        if any(part.words for part in parts)
+        else [Wanted((word,)) for word in dict.fromkeys(words(text))]
+    )
 
 
 def _single(text: str) -> Iterator[Wanted]:

@@ -10,6 +10,7 @@ from ingest.words import stop_words
 
 _CJK = re.compile(r"[\u3400-\u9fff\uf900-\ufaff]")
 _KANA_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
+_IDENTIFIER = re.compile(r"[a-z][^\W_]*[-_./]*[^\W_]*\d|\d[^\W_]*[-_./]*[a-z]|[a-z]_[a-z]")
 _WORD = re.compile(r"[^\W_]+(?:[-_./:@'’][^\W_]+)*")
 
 _STOP_WORDS = stop_words("en") | stop_words("zh")
@@ -45,6 +46,13 @@ def coverage(question: list[str], passage: str) -> float:
     weights = {term: _weight(term) for term in question}
     hit = sum(w for t, w in weights.items() if t in held or (_CJK.search(t) and t in text))
     return hit / sum(weights.values())
+
+
+def share_of_identifiers(question: str) -> float:
+    """Give the share of names like KX-300, TG_809 or D015 in what a question is about, by length."""
+    found = terms(question)
+    named = [term for term in found if _IDENTIFIER.search(term)]
+    return sum(map(len, named)) / max(1, sum(map(len, found)))
 
 
 def sentences(text: str) -> list[str]:

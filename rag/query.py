@@ -45,6 +45,7 @@ _FOLLOW_UP = re.compile(
     re.IGNORECASE,
 )
 _FEW_TERMS = 3
+_MOST_TURNS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +81,23 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
 
 
 def search_query(conversation: Conversation) -> str:
-    """Give what to search for: the question, with the turn before it where it does not stand alone."""
-    question, turns = conversation.question.strip(), conversation.turns
-    earlier = next((t.strip() for t in reversed(turns) if t.strip() and t.strip() != question), "")
-    if not earlier:
-        return question
-    if len(terms(question)) < _FEW_TERMS or _FOLLOW_UP.search(question):
-        return f"{earlier} {question}"
-    return question
+    """Give what to search for: the question, with the turns before it where it does not stand alone.
+
+    Back to the last turn that does: after "how many holidays?" and "how early do I ask?", "and who agrees?"
+    is about holidays still.
+    """
+    question = conversation.question.strip()
+    asked = [question]
+    for turn in reversed(conversation.turns):
+        if not _leans_on_others(asked[0]) or len(asked) > _MOST_TURNS:
+            break
+        if turn.strip() and turn.strip() not in asked:
+            asked.insert(0, turn.strip())
+    return " ".join(asked)
+
+
+def _leans_on_others(question: str) -> bool:
+    return len(terms(question)) < _FEW_TERMS or _FOLLOW_UP.search(question) is not None
 
 
 def _task(messages: Sequence[dict[str, Any]]) -> Task:

@@ -4,10 +4,11 @@ Cosines of unrelated texts are about 0.05 with one model and 0.7 with another, a
 model was not trained on. So it is measured, per language, on a few pairs whose answer is known.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rag.language import share_of_identifiers
 from rag.ports import Embedder
 
 _ENGLISH = (
@@ -44,9 +45,9 @@ _CHINESE = (
 _LEAST_SEPARATION, _FULL_SEPARATION = 1.0, 3.0
 
 # What the words of a passage must say (see LexicalIndex.search) where its vector is as near as unrelated
-# texts hardly ever are, or tells nothing. Set on the development half of bench/questions, short of which one
-# answerable question in twenty is refused, and on help pages of GNOME, where the same holds.
-_LEAST_EVIDENCE = 0.27
+# texts hardly ever are, and where they are all there is. Set on the development half of bench/questions and
+# on help pages of GNOME: with them 1 of 100 answerable English questions is refused, and 2 Chinese ones.
+_BESIDE_VECTORS, _ALONE = 0.28, 0.33
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +78,17 @@ class Nearness:
         """
         return self.trust * self.of(cosine) + evidence
 
-    @property
-    def least(self) -> float:
-        """Return the score from which a passage has to do with the question."""
-        return self.trust * self.of(self.floor) + _LEAST_EVIDENCE
+    def least(self, *, with_words: bool = True) -> float:
+        """Return the score from which a passage has to do with the question.
+
+        with_words: whether its words count as well.
+        """
+        words = self.trust * _BESIDE_VECTORS + (1 - self.trust) * _ALONE if with_words else 0.0
+        return self.trust * self.of(self.floor) + words
+
+    def for_question(self, question: str) -> "Nearness":
+        """Trust the embedder less where a question names identifiers, which it cannot read."""
+        return replace(self, trust=self.trust * (1 - share_of_identifiers(question)))
 
 
 UNKNOWN = Nearness(unrelated=0.0, related=1.0, floor=2.0, trust=0.0)

@@ -110,7 +110,10 @@ class Retriever:
         accepts: Callable[[str], bool] | None,
         side: Side,
     ) -> list[tuple[Chunk, float, float]]:
-        nearness = UNKNOWN if side == "words" else self._calibration().of(chinese=is_chinese(query))
+        nearness = UNKNOWN
+        if side != "words":
+            nearness = self._calibration().of(chinese=is_chinese(query)).for_question(query)
+        least = nearness.least(with_words=side != "meaning")
         evidence: dict[int, float] = {}
         if side != "meaning":
             lexical = self.library.search_lexical(query, limit=n_candidates, collections=collections)
@@ -124,7 +127,7 @@ class Retriever:
             near = cosines.get(chunk_id, 0.0)
             if chunk is None or (accepts is not None and not accepts(chunk.path)):
                 continue
-            if score >= nearness.least or (found and score >= _LEAST_OF_BEST * found[0][1]):
+            if score >= least or (found and score >= _LEAST_OF_BEST * found[0][1]):
                 found.append((chunk, score, near))
         return found
 

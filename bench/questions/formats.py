@@ -6,11 +6,25 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from email.message import EmailMessage
 from html import escape
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# Every reader brings this font along; its encoding is UTF-16.
+_PDF_FONT = (
+    "<< /Type /Font /Subtype /Type0 /BaseFont /STSong-Light /Encoding /UniGB-UCS2-H"
+    " /DescendantFonts [4 0 R] >>"
+)
+_PDF_CHARACTERS = (
+    "<< /Type /Font /Subtype /CIDFontType0 /BaseFont /STSong-Light /DW 1000 /W [1 95 500]"
+    " /CIDSystemInfo << /Registry (Adobe) /Ordering (GB1) /Supplement 4 >>"
+    " /FontDescriptor << /Type /FontDescriptor /FontName /STSong-Light /Flags 6 /ItalicAngle 0"
+    " /FontBBox [-25 -254 1000 880] /Ascent 880 /Descent -120 /CapHeight 880 /StemV 93 >> >>"
+)
 
 Kind = Literal["heading", "paragraph", "item", "table"]
 
@@ -192,7 +206,6 @@ def _epub(blocks: list[Block]) -> bytes:
 
 
 def _pdf(blocks: list[Block]) -> bytes:
-    """Set the text in a font that every reader brings along, which knows Chinese as well."""
     lines = [
         (size, part)
         for block in blocks
@@ -200,15 +213,12 @@ def _pdf(blocks: list[Block]) -> bytes:
         for part in _wrapped(block.text, 100 if block.text.isascii() else 45)
     ]
     pages = [lines[i : i + 40] for i in range(0, len(lines), 40)]
+    kids = " ".join(f"{5 + 2 * n} 0 R" for n in range(len(pages)))
     objects = [
         "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Count {len(pages)} /Kids [{' '.join(f'{5 + 2 * n} 0 R' for n in range(len(pages)))}] >>",
-        "<< /Type /Font /Subtype /Type0 /BaseFont /STSong-Light /Encoding /UniGB-UCS2-H"
-        " /DescendantFonts [4 0 R] >>",
-        "<< /Type /Font /Subtype /CIDFontType0 /BaseFont /STSong-Light /DW 1000 /W [1 95 500]"
-        " /CIDSystemInfo << /Registry (Adobe) /Ordering (GB1) /Supplement 4 >>"
-        " /FontDescriptor << /Type /FontDescriptor /FontName /STSong-Light /Flags 6 /ItalicAngle 0"
-        " /FontBBox [-25 -254 1000 880] /Ascent 880 /Descent -120 /CapHeight 880 /StemV 93 >> >>",
+        f"<< /Type /Pages /Count {len(pages)} /Kids [{kids}] >>",
+        _PDF_FONT,
+        _PDF_CHARACTERS,
     ]
     for n, page in enumerate(pages):
         y, shown = 800, []
@@ -226,10 +236,13 @@ def _pdf(blocks: list[Block]) -> bytes:
         places.append(len(out))
         out += f"{number} 0 obj\n{body}\nendobj\n".encode()
     table = "".join(f"{place:010d} 00000 n \n" for place in places)
-    return out + (
-        f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
-        f"trailer << /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF"
-    ).encode()
+    return (
+        out
+        + (
+            f"xref\n0 {len(objects) + 1}\n0000000000 65535 f \n{table}"
+            f"trailer << /Size {len(objects) + 1} /Root 1 0 R >>\nstartxref\n{len(out)}\n%%EOF"
+        ).encode()
+    )
 
 
 def _wrapped(text: str, width: int) -> list[str]:

@@ -49,6 +49,34 @@ def test_best_match_comes_first(index: LexicalIndex) -> None:
     assert hits[0].score > hits[1].score > 0
 
 
+@pytest.mark.parametrize(
+    ("query", "best"),
+    [
+        pytest.param("价钱是多少？", 4, id="another chinese word"),
+        pytest.param("elevator", 5, id="another english word"),
+        pytest.param("kx300", 6, id="identifier closed up"),
+        pytest.param("KX 300", 6, id="identifier in parts"),
+    ],
+)
+def test_other_names_find_the_same(index: LexicalIndex, query: str, best: int) -> None:
+    index.add([(4, 1, "单价为三元"), (5, 1, "The lift is out of order"), (6, 1, "KX-300: rinse it")])
+    index.commit()
+    assert [hit.chunk_id for hit in index.search(query, limit=1, collection_ids=None)] == [best]
+
+
+def test_own_word_comes_before_another_for_it(index: LexicalIndex) -> None:
+    index.add([(4, 1, "The lift is red"), (5, 1, "The elevator is red")])
+    index.commit()
+    assert [hit.chunk_id for hit in index.search("red elevator", limit=2, collection_ids=None)] == [5, 4]
+
+
+def test_evidence_compares_between_questions(index: LexicalIndex) -> None:
+    """A question answered whole says more than one of which a chunk has a single word."""
+    (whole, *_) = index.search("trains and planes", limit=1, collection_ids=None)
+    (part, *_) = index.search("who drives trains to the northern harbour", limit=1, collection_ids=None)
+    assert whole.score > 2 * part.score > 0
+
+
 def test_collections_filter(index: LexicalIndex) -> None:
     assert [h.chunk_id for h in index.search("trains", limit=5, collection_ids=[2])] == [3]
     assert index.search("trains", limit=5, collection_ids=[]) == []

@@ -58,6 +58,21 @@ def test_collections_keep_apart(place: Place) -> None:
     assert library.search_lexical("marmalade", limit=5, collections=frozenset()) == []
 
 
+def test_document_is_found_by_its_name_and_after_a_rename_by_the_new_one(place: Place) -> None:
+    place.write("hr/travel_policy.csv", "country,EUR\nAustria,40\n")
+    library = place.open()
+    library.reconcile()
+
+    def found(query: str) -> set[str]:
+        hits = library.search_lexical(query, limit=5, collections=None)
+        return {chunk.path for chunk in library.chunks([hit.chunk_id for hit in hits])}
+
+    assert found("travel policy") == {"hr/travel_policy.csv"}
+    (place.documents / "hr/travel_policy.csv").rename(place.documents / "hr/allowances.csv")
+    library.reconcile()
+    assert (found("travel"), found("allowances")) == (set(), {"hr/allowances.csv"})
+
+
 def test_second_pass_and_second_start_cost_nothing(place: Place) -> None:
     place.write("long.md", LONG)
     library = place.open()

@@ -79,6 +79,12 @@ def test_follow_up_is_searched_with_the_turn_before(question: str, joined: bool)
     assert query == (f"{_HISTORY[0]['content']} {question}" if joined else question)
 
 
+def test_follow_up_of_a_follow_up_is_searched_with_what_both_are_about() -> None:
+    turns = ["How many vacation days may I carry over?", "And until when?", "Who decides that?"]
+    conversation = read_conversation([{"role": "user", "content": turn} for turn in turns])
+    assert search_query(conversation) == " ".join(turns)
+
+
 def test_two_user_messages_in_a_row_ask_the_last() -> None:
     conversation = read_conversation(
         [{"role": "user", "content": "first"}, {"role": "user", "content": "second"}]

@@ -12,7 +12,7 @@ from rag.language import coverage, is_chinese, sentences, terms
 from rag.models import slug
 from rag.prompt import pack
 from rag.query import read_conversation
-from rag.relevance import Nearness, calibrate
+from rag.relevance import UNKNOWN, Nearness, calibrate
 from rag.retriever import Retriever, fuse
 from rag.token_ids import TokenTable, find_table
 
@@ -22,30 +22,43 @@ KNOWN = Nearness(unrelated=0.1, related=0.5, floor=0.3, trust=1.0)
 
 def test_fusion_adds_what_both_sides_say() -> None:
     fused = fuse({1: 0.5, 2: 0.3}, {2: 0.8, 3: 0.4}, KNOWN)
-    assert [chunk_id for chunk_id, _ in fused] == [1, 2, 3]
-    assert dict(fused) == pytest.approx({1: 0.75, 2: 0.75 / 2 + 0.8 / 4, 3: 0.4 / 4})
+    assert [chunk_id for chunk_id, _ in fused] == [2, 1, 3]
+    assert dict(fused) == pytest.approx({1: 1.0, 2: 0.5 + 0.8, 3: 0.4})
 
 
 def test_embedder_that_does_not_know_the_language_is_not_asked() -> None:
     unknown = replace(KNOWN, trust=0.0)
     assert fuse({1: 0.9}, {2: 0.2}, unknown)[0] == (2, 0.2)
-    assert unknown.is_relevant(0.0, 0.2, held=lambda: 0.0)
-    assert unknown.is_relevant(0.0, 0.12, held=lambda: 0.5)
-    assert not unknown.is_relevant(0.9, 0.12, held=lambda: 0.2)
+    assert unknown.least() == UNKNOWN.least()
 
 
 @pytest.mark.parametrize(
-    ("cosine", "share", "relevant"),
+    ("cosine", "evidence", "relevant"),
     [
-        pytest.param(0.35, 0.15, True, id="near"),
-        pytest.param(0.3, 0.1, False, id="at the floor without words"),
+        pytest.param(0.45, 0.0, True, id="near"),
+        pytest.param(0.3, 0.1, False, id="at the floor with hardly a word"),
         pytest.param(0.28, 0.45, True, id="almost near, with words"),
         pytest.param(0.1, 0.45, False, id="words of something else"),
-        pytest.param(0.1, 0.6, True, id="an identifier"),
+        pytest.param(0.1, 0.9, True, id="all of its words"),
     ],
 )
-def test_relevance_weighs_nearness_and_words(cosine: float, share: float, relevant: bool) -> None:
-    assert KNOWN.is_relevant(cosine, share, held=lambda: 0.0) is relevant
+def test_relevance_weighs_nearness_and_words(cosine: float, evidence: float, relevant: bool) -> None:
+    assert (KNOWN.score(cosine, evidence) >= KNOWN.least()) is relevant
+
+
+@pytest.mark.parametrize(
+    ("question", "trust"),
+    [
+        pytest.param("How long does the battery last?", 1.0, id="words"),
+        pytest.param("KX-300", 0.0, id="an identifier"),
+        pytest.param("SENSOR_SILENT", 0.0, id="a constant"),
+        pytest.param("E07是什么？", 0.0, id="chinese"),
+        pytest.param("What happened in 2024?", 1.0, id="a year"),
+        pytest.param("Is the KX-300 loud?", 0.4, id="both"),
+    ],
+)
+def test_embedder_is_not_asked_about_identifiers(question: str, trust: float) -> None:
+    assert KNOWN.for_question(question).trust == pytest.approx(trust)
 
 
 def test_cosine_is_placed_between_unrelated_and_related() -> None:
