@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 from typing import TYPE_CHECKING
 
 from bench.product import draw_queries, write_documents
@@ -101,7 +101,7 @@ def streams(folder: Path, model: Path) -> list[Row]:
         served, bare = [], []
         for _ in range(N_TURNS + 1):
             start = perf_counter()
-            done = read_all(port, bodies)
+            done = read_all(port, bodies, pause_s=0.05)
             served.append(sum(stream.n_tokens for stream in done) / (perf_counter() - start))
             reply = server.ask({"do": "rate", "asked": asked, "n_tokens": N_TOKENS, "bias": bias})
             if reply["n_tokens"] != sum(stream.n_tokens for stream in done):
@@ -165,8 +165,8 @@ def rows(cache: Path, model: Callable[[], Path]) -> dict[str, Callable[[], list[
     return {name: partial(run, measure, folders[name]) for name, measure in ROWS.items()}
 
 
-def read_all(port: int, bodies: Sequence[bytes]) -> list[Stream]:
-    """Send all requests at once; read their streams to the end."""
+def read_all(port: int, bodies: Sequence[bytes], *, pause_s: float = 0.0) -> list[Stream]:
+    """Send all requests at once; read their streams to the end; pauses leave the server the machine."""
     with selectors.DefaultSelector() as selector, contextlib.ExitStack() as closing:
         opened = []
         for body in bodies:
@@ -176,6 +176,8 @@ def read_all(port: int, bodies: Sequence[bytes]) -> list[Stream]:
             selector.register(connection, selectors.EVENT_READ, opened[-1])
         n_open = len(opened)
         while n_open:
+            if pause_s:
+                sleep(pause_s)
             for key, _ in selector.select():
                 stream: Stream = key.data
                 stream.read()

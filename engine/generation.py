@@ -12,6 +12,7 @@ from engine.errors import EngineError
 from engine.grammar import Grammar
 
 FinishReason = Literal["stop", "length", "cancelled"]
+_PACE_S = 0.012  # shorter than a screen takes to be drawn anew
 TopToken = tuple[str, bytes, float]  # as it reads, its bytes, its logprob
 
 
@@ -114,6 +115,7 @@ class Generation:
             self._changed.notify()
             if self._wake is not None:
                 self._wake()
+                self._wake = None
 
     def __iter__(self) -> Iterator[Delta]:
         """Yield pieces as they come; raises the error that ended the generation."""
@@ -124,25 +126,45 @@ class Generation:
             yield self._check(item)
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
-        """Yield pieces as they come, on the running event loop; leaving early cancels."""
+        """Yield pieces as they come, on the running event loop; leaving early cancels.
+
+        The first at once; then it looks up at most once in `_PACE_S`, which no reader sees: where many write,
+        waking for every token would take the processor from those that compute them.
+        """
         loop = asyncio.get_running_loop()
-        available = asyncio.Event()
-        with self._changed:
-            self._wake = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(available.set)
+        looked = -_PACE_S
         try:
             while not self._ended:
-                with self._changed:
-                    available.clear()
-                    item = self._items.popleft() if self._items else None
-                if item is None:
-                    await available.wait()
-                else:
+                if (pause := looked + _PACE_S - loop.time()) > 0:
+                    await asyncio.sleep(pause)
+                for item in await self._come(loop):
                     yield self._check(item)
+                looked = loop.time()
+        finally:
+            if not self._ended:
+                self.cancel()
+
+    async def _come(self, loop: asyncio.AbstractEventLoop) -> list[Delta | EngineError]:
+        """Take what has come, as soon as there is something."""
+        waiting: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not waiting.done():
+                waiting.set_result(None)
+
+        with self._changed:
+            is_empty = not self._items
+            if is_empty:
+                self._wake = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(wake)
+        try:
+            if is_empty:
+                await waiting
         finally:
             with self._changed:
                 self._wake = None
-            if not self._ended:
-                self.cancel()
+                items = list(self._items)
+                self._items.clear()
+        return items
 
     def _check(self, item: Delta | EngineError) -> Delta:
         if isinstance(item, EngineError):

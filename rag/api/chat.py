@@ -41,7 +41,8 @@ async def create_chat_completion(body: wire.ChatRequest, request: Request) -> Re
     n = min(body.n or 1, wire.MOST_CHOICES)
     places_of(request).take(n - 1)
     ask = await to_thread.run_sync(_read, body, service, caller_of(request))
-    ask = replace(ask, linking=linking_for(request, body.source_links))
+    if ask.target.kind == "documents":
+        ask = replace(ask, linking=linking_for(request, body.source_links))
     completion = Completion(
         model=body.model, with_logprobs=bool(body.logprobs), on_failure=service.metrics.failed
     )
