@@ -79,6 +79,14 @@ hostile-campaign: setup-dev
 test: check test-native
 	$(BIN)/pytest
 
+# LlamaIndex as a client: it wants an older openai than ours, and so an environment of its own.
+.venv-clients/.ready: requirements/clients.txt
+	@.venv/bin/python -m venv .venv-clients
+	@.venv-clients/bin/python scripts/pip_install.py "Installing LlamaIndex, a client of the tests" requirements/clients.txt
+	@touch $@
+clients: setup-dev .venv-clients/.ready
+	$(BIN)/pytest -q tests/e2e/test_other_clients.py
+
 # 500 streams, 300 cut off in every phase, ten rounds: all freed within 2 s, memory flat.
 soak: setup-dev
 	QUARRY_SOAK=1 $(BIN)/pytest -s tests/engine/test_soak.py
@@ -109,6 +117,7 @@ requirements:
 	$(COMPILE) requirements/build.in -o requirements/build.txt
 	$(COMPILE) --override requirements/overrides.txt requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/peers.in -o requirements/peers.txt
+	$(COMPILE) requirements/clients.in -o requirements/clients.txt
 
 # Many more requests over the whole API than `make test` sends.
 schemathesis: setup-dev
@@ -124,4 +133,4 @@ image-steps: setup-dev
 
 # What make made; your documents, data and models stay.
 clean:
-	rm -rf .venv .venv-peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers .venv-clients build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -39,7 +39,7 @@ from rag.shutdown import Shutdown
 from rag.stores import Stores
 
 # NextChat appends /v1/... to whatever address it is given, and its own server route is imitated by others.
-PREFIXES = ("/v1", "/v1/v1", "/api/openai/v1", "")
+PREFIXES = ("/v1", "/v1/v1", "/api/openai/v1", "/api/openai", "")
 _EMBEDDING_THREADS = 4
 
 

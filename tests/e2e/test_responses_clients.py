@@ -1,18 +1,14 @@
 """The Responses API with the real openai and langchain-openai packages, on the starter models."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import openai
 import pytest
 from langchain_core.messages import HumanMessage
-from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
-from rag.settings import Settings
-from tests.e2e.serving import Served, serve
+from tests.e2e.langchain_client import chat_openai, weather
+from tests.e2e.serving import Served
 
 QUESTION = "When does the nightly backup start?"
 
@@ -24,36 +20,16 @@ class Person(BaseModel):
     role: Literal["manager", "driver"]
 
 
-@tool
-def weather(place: Literal["Oslo", "Rome"]) -> str:
-    """Tell the weather in a place."""
-    return f"Rain in {place}."
-
-
-@pytest.fixture(scope="module")
-def served(
-    tmp_path_factory: pytest.TempPathFactory, starter_chat_gguf: Path, starter_embedding_gguf: Path
-) -> Iterator[Served]:
-    folder = tmp_path_factory.mktemp("responses")
-    (folder / "documents" / "ops").mkdir(parents=True)
-    (folder / "documents" / "ops" / "backup.md").write_text(
-        "# Backups\n\nThe nightly backup starts at 02:40 and is kept for 35 days on heron-3.\n"
-    )
-    settings = Settings(answer_tokens=48)
-    with serve(folder, settings, chat=starter_chat_gguf, embedding=starter_embedding_gguf) as served:
-        yield served
-
-
 def store_of(served: Served) -> str:
     with served.client() as client:
         return next(store.id for store in client.vector_stores.list() if store.name == "ops")
 
 
-def test_openai_creates_retrieves_continues_and_deletes(served: Served) -> None:
-    search: Any = {"type": "file_search", "vector_store_ids": [store_of(served)]}
-    with served.client() as client:
+def test_openai_creates_retrieves_continues_and_deletes(backup_service: Served) -> None:
+    search: Any = {"type": "file_search", "vector_store_ids": [store_of(backup_service)]}
+    with backup_service.client() as client:
         answer = client.responses.create(
-            model=served.chat_name,
+            model=backup_service.chat_name,
             input=QUESTION,
             tools=[search],
             include=["file_search_call.results"],
@@ -74,7 +50,9 @@ def test_openai_creates_retrieves_continues_and_deletes(served: Served) -> None:
             model="quarry", input="And for how many days is it kept?", previous_response_id=answer.id
         )
         assert more.status == "completed"
-        assert client.responses.input_tokens.count(model=served.chat_name, input="one").input_tokens > 0
+        assert (
+            client.responses.input_tokens.count(model=backup_service.chat_name, input="one").input_tokens > 0
+        )
         client.responses.delete(answer.id)
         with pytest.raises(openai.NotFoundError, match="not found"):
             client.responses.retrieve(answer.id)
@@ -82,8 +60,8 @@ def test_openai_creates_retrieves_continues_and_deletes(served: Served) -> None:
             client.responses.create(model="quarry", input=QUESTION, background=True)
 
 
-def test_openai_streams(served: Served) -> None:
-    with served.client() as client, client.responses.stream(model="quarry", input=QUESTION) as stream:
+def test_openai_streams(backup_service: Served) -> None:
+    with backup_service.client() as client, client.responses.stream(model="quarry", input=QUESTION) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_response()
     assert kinds[:2] == ["response.created", "response.in_progress"]
@@ -92,8 +70,8 @@ def test_openai_streams(served: Served) -> None:
     assert "02:40" in final.output_text
 
 
-async def test_openai_async(served: Served) -> None:
-    async with served.aclient() as client:
+async def test_openai_async(backup_service: Served) -> None:
+    async with backup_service.aclient() as client:
         stream = await client.responses.create(model="quarry", input=QUESTION, stream=True)
         text = "".join([e.delta async for e in stream if e.type == "response.output_text.delta"])
         whole = await client.responses.create(model="quarry", input=QUESTION)
@@ -101,10 +79,10 @@ async def test_openai_async(served: Served) -> None:
     assert "02:40" in whole.output_text
 
 
-def test_openai_parses_a_form_and_calls_a_function(served: Served) -> None:
-    with served.client() as client:
+def test_openai_parses_a_form_and_calls_a_function(backup_service: Served) -> None:
+    with backup_service.client() as client:
         parsed = client.responses.parse(
-            model=served.chat_name, input="Maria is the manager.", text_format=Person, temperature=0
+            model=backup_service.chat_name, input="Maria is the manager.", text_format=Person, temperature=0
         )
         assert isinstance(parsed.output_parsed, Person)
         function: Any = {
@@ -119,23 +97,12 @@ def test_openai_parses_a_form_and_calls_a_function(served: Served) -> None:
             "strict": True,
         }
         called = client.responses.create(
-            model=served.chat_name, input="Weather in Oslo?", tools=[function], tool_choice="required"
+            model=backup_service.chat_name, input="Weather in Oslo?", tools=[function], tool_choice="required"
         )
     (call,) = called.output
     assert call.type == "function_call"
     assert call.name == "weather"
     assert call.arguments in ('{"place": "Oslo"}', '{"place": "Rome"}')
-
-
-def chat_openai(served: Served, **more: Any) -> ChatOpenAI:
-    return ChatOpenAI(
-        model="quarry",
-        base_url=f"{served.url}/v1",
-        api_key=SecretStr("any"),
-        max_retries=0,
-        use_responses_api=True,
-        **more,
-    )
 
 
 def cited(message: Any) -> set[str]:
@@ -147,8 +114,8 @@ def cited(message: Any) -> set[str]:
     }
 
 
-def test_langchain_reads_answers_and_their_sources(served: Served) -> None:
-    model = chat_openai(served)
+def test_langchain_reads_answers_and_their_sources(backup_service: Served) -> None:
+    model = chat_openai(backup_service, use_responses_api=True)
     answer = model.invoke(QUESTION)
     assert "02:40" in answer.text
     assert cited(answer) == {"backup.md"}
@@ -156,17 +123,17 @@ def test_langchain_reads_answers_and_their_sources(served: Served) -> None:
     assert answer.usage_metadata["output_tokens"] > 0
 
 
-async def test_langchain_streams(served: Served) -> None:
+async def test_langchain_streams(backup_service: Served) -> None:
     whole: Any = None
-    async for chunk in chat_openai(served).astream([HumanMessage(QUESTION)]):
+    async for chunk in chat_openai(backup_service, use_responses_api=True).astream([HumanMessage(QUESTION)]):
         whole = chunk if whole is None else whole + chunk
     assert "02:40" in whole.text
     assert cited(whole) == {"backup.md"}
 
 
-def test_langchain_binds_file_search_functions_and_forms(served: Served) -> None:
-    model = chat_openai(served, temperature=0)
-    search = {"type": "file_search", "vector_store_ids": [store_of(served)]}
+def test_langchain_binds_file_search_functions_and_forms(backup_service: Served) -> None:
+    model = chat_openai(backup_service, use_responses_api=True, temperature=0)
+    search = {"type": "file_search", "vector_store_ids": [store_of(backup_service)]}
     answer = model.bind_tools([search]).invoke(QUESTION)
     assert "02:40" in answer.text
     called = model.bind_tools([weather], tool_choice="weather").invoke("Weather in Oslo?")

@@ -6,11 +6,10 @@ from typing import Any, Literal
 
 import openai
 import pytest
-from langchain_core.tools import tool
-from langchain_openai import ChatOpenAI
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, Field
 
 from rag.settings import Settings
+from tests.e2e.langchain_client import chat_openai, weather
 from tests.e2e.serving import Served, serve
 
 QUESTION = "Who signs the form for vacation days?"
@@ -24,12 +23,6 @@ class Person(BaseModel):
     years: int = Field(ge=0, le=99)
 
 
-@tool
-def weather(place: Literal["Oslo", "Rome"]) -> str:
-    """Tell the weather in a place."""
-    return f"Rain in {place}."
-
-
 @pytest.fixture(scope="module")
 def served(
     tmp_path_factory: pytest.TempPathFactory, starter_chat_gguf: Path, starter_embedding_gguf: Path
@@ -39,12 +32,6 @@ def served(
     (folder / "documents" / "handbook.md").write_text("The form is signed by Maria Lindqvist, the manager.\n")
     with serve(folder, Settings(), chat=starter_chat_gguf, embedding=starter_embedding_gguf) as served:
         yield served
-
-
-def chat_openai(served: Served) -> ChatOpenAI:
-    return ChatOpenAI(
-        model="quarry", base_url=f"{served.url}/v1", api_key=SecretStr("any"), temperature=0, max_retries=0
-    )
 
 
 @pytest.mark.parametrize("model", [pytest.param(None, id="chat"), pytest.param("quarry", id="documents")])
@@ -96,16 +83,16 @@ def test_openai_streams_a_forced_call(served: Served) -> None:
     "method", [pytest.param("json_schema", id="schema"), pytest.param("function_calling", id="call")]
 )
 def test_langchain_structured_output(served: Served, method: Any) -> None:
-    with_form = chat_openai(served).with_structured_output(Person, method=method)
+    with_form = chat_openai(served, temperature=0).with_structured_output(Person, method=method)
     assert isinstance(with_form.invoke(QUESTION), Person)
 
 
 def test_langchain_bind_tools(served: Served) -> None:
-    model = chat_openai(served).bind_tools([weather], tool_choice="weather")
+    model = chat_openai(served, temperature=0).bind_tools([weather], tool_choice="weather")
     answer = model.invoke("What is the weather in Oslo?")
     (call,) = answer.tool_calls
     result = weather.invoke(call)
     assert result.content in ("Rain in Oslo.", "Rain in Rome.")
-    free = chat_openai(served).bind_tools([weather])
+    free = chat_openai(served, temperature=0).bind_tools([weather])
     told = free.invoke([("user", "What is the weather in Oslo?"), answer, result])
     assert told.content or told.tool_calls
