@@ -6,14 +6,14 @@ BIN := .venv/bin
 NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt -o -name '*.cmake' \))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: eval soak kill-campaign hostile-campaign image-steps schemathesis egress run setup setup-dev test check test-native fuzz bench requirements clean help
+.PHONY: clients eval soak kill-campaign hostile-campaign image-steps schemathesis egress run setup setup-dev test check test-native fuzz bench requirements clean help
 .DELETE_ON_ERROR:
 
 run: setup
 	@exec $(BIN)/quarry up
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "also: make check | eval | soak | fuzz | kill-campaign | hostile-campaign | bench | requirements | clean"
+	@sed -n 's/^#   //p' Makefile; echo "also: make check | clients | eval | soak | fuzz | kill-campaign | hostile-campaign | bench | requirements | clean"
 
 setup: .venv/.engine
 setup-dev: .venv/.engine .venv/.dev

@@ -23,6 +23,14 @@ def compose() -> dict[str, Any]:
     return loaded
 
 
+def metric_names(engine: Any, library: Any) -> set[str]:
+    metrics = Metrics(engine, library)
+    metrics.requested("/x", 200, 0.1)
+    metrics.failed("x")
+    families = text_string_to_metric_families(metrics.text().decode())
+    return {sample.name for family in families for sample in family.samples}
+
+
 def test_nothing_is_reached_from_other_machines(compose: dict[str, Any]) -> None:
     ports = [port for service in compose["services"].values() for port in service.get("ports", ())]
     assert len(ports) == 3
@@ -47,6 +55,23 @@ def test_settings_in_compose_exist(compose: dict[str, Any]) -> None:
     for name in compose["services"]["quarry"]["environment"]:
         if name.startswith("QUARRY_"):
             assert name.removeprefix("QUARRY_").lower() in Settings.model_fields, name
+
+
+def test_one_key_is_shared_and_others_may_follow(compose: dict[str, Any]) -> None:
+    services = compose["services"]
+    given = re.sub(r"\$\{QUARRY_API_KEYS[^}]*\}", "a", services["quarry"]["environment"]["QUARRY_API_KEYS"])
+    for more, keys in (("", ["a"]), ("b,c", ["a", "b", "c"])):
+        written = re.sub(r"\$\{QUARRY_MORE_API_KEYS[^}]*\}", more, given)
+        settings = Settings(api_keys=written, _env_file=None)
+        assert [key.get_secret_value() for key in settings.api_keys] == keys
+    assert services["prometheus"]["environment"]["QUARRY_KEY"] == "${QUARRY_API_KEYS}"
+
+
+def test_alerts_ask_for_numbers_that_exist(engine: Any, library: Any) -> None:
+    rules = yaml.safe_load((REPOSITORY / "deploy" / "alerts.yml").read_text())["groups"][0]["rules"]
+    asked = {name for rule in rules for name in re.findall(r"quarry_\w+", rule["expr"])}
+    assert len(rules) == 6
+    assert asked <= metric_names(engine, library)
 
 
 def test_chatgpt_next_web_is_wired_to_the_root(compose: dict[str, Any]) -> None:
@@ -90,11 +115,6 @@ def test_dashboard_is_the_one_that_is_made() -> None:
 
 
 def test_dashboard_asks_for_numbers_that_exist(engine: Any, library: Any) -> None:
-    metrics = Metrics(engine, library)
-    metrics.requested("/x", 200, 0.1)
-    metrics.failed("x")
-    families = text_string_to_metric_families(metrics.text().decode())
-    names = {sample.name for family in families for sample in family.samples}
     asked = {
         name
         for _, _, lines in PANELS
@@ -102,4 +122,4 @@ def test_dashboard_asks_for_numbers_that_exist(engine: Any, library: Any) -> Non
         for name in re.findall(r"quarry_\w+", query)
     }
     assert asked
-    assert asked <= names
+    assert asked <= metric_names(engine, library)
