@@ -87,9 +87,9 @@ test: check test-native
 clients: setup-dev .venv-clients/.ready
 	$(BIN)/pytest -q tests/e2e/test_other_clients.py
 
-# 500 streams, 300 cut off in every phase, ten rounds: all freed within 2 s, memory flat.
+# 500 streams, 300 cut off in every phase, ten rounds, of the engine and over HTTP: freed within 2 s, memory flat.
 soak: setup-dev
-	QUARRY_SOAK=1 $(BIN)/pytest -s tests/engine/test_soak.py
+	QUARRY_SOAK=1 $(BIN)/pytest -s tests/engine/test_soak.py tests/e2e/test_process.py
 
 # Measures against llama.cpp and the rest; the peers live in an environment of their own.
 bench: setup-dev
