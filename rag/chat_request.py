@@ -23,8 +23,9 @@ def read_chat(
     thinking = wire.read_effort(body.reasoning_effort, thinks=thinks, param="reasoning_effort")
     switch = wire.read_switch(body)
     params = wire.generation_params(body, temperature=target.usual_temperature, tenant=tenant)
-    tools = read_tools(body.tools, body.tool_choice, is_parallel=body.parallel_tool_calls is not False)
-    form = read_response_format(body.response_format)
+    is_parallel = body.parallel_tool_calls is not False
+    tools = read_tools(body.tools, body.tool_choice, chat=chat, is_parallel=is_parallel)
+    form = read_response_format(body.response_format, chat=chat)
     if form is not None:
         params = replace(params, grammar=form.grammar)
     return Ask(

@@ -8,8 +8,11 @@ from typing import Any
 from engine.errors import GrammarError
 from engine.grammar import Grammar, json_object_grammar, json_schema_grammar
 from rag.errors import InvalidRequest, UnsupportedParameter
-from rag.ports import Message
+from rag.focus import is_small
+from rag.ports import ChatModel, Message
 
+_LONGEST_STRING_OF_SMALL = 200
+_BOUNDS = frozenset({"maxLength", "pattern", "format", "enum", "const"})
 _ANY_OBJECT = "Answer with one JSON object and nothing else."
 _SCHEMA = "Answer with JSON that follows this JSON schema, and with nothing else:\n{schema}"
 
@@ -22,7 +25,14 @@ class Form:
     instruction: str
 
 
-def read_response_format(given: Mapping[str, Any] | None, *, param: str = "response_format") -> Form | None:
+def longest_string(chat: ChatModel | None) -> int | None:
+    """Say how long a model may make strings whose schema sets no limit; None: as long as it likes."""
+    return _LONGEST_STRING_OF_SMALL if chat is not None and is_small(chat) else None
+
+
+def read_response_format(
+    given: Mapping[str, Any] | None, *, chat: ChatModel | None, param: str = "response_format"
+) -> Form | None:
     """Read `response_format`; None for plain text. Raises: InvalidRequest, UnsupportedParameter."""
     kind = given.get("type") if given else "text"
     if given is None or kind == "text":
@@ -36,23 +46,24 @@ def read_response_format(given: Mapping[str, Any] | None, *, param: str = "respo
         )
     described = given.get("json_schema")
     schema = described.get("schema") if isinstance(described, dict) else None
-    return read_schema(schema, param=f"{param}.json_schema.schema")
+    return read_schema(schema, chat=chat, param=f"{param}.json_schema.schema")
 
 
-def read_schema(schema: object, *, param: str) -> Form:
+def read_schema(schema: object, *, chat: ChatModel | None, param: str) -> Form:
     """Turn a JSON schema of a request into a form. Raises: InvalidRequest naming what is wrong in it."""
     if not isinstance(schema, dict):
         raise InvalidRequest(f"{param}: a JSON schema is missing", param=param)
-    return Form(
-        compile_schema(schema, param=param), _SCHEMA.format(schema=json.dumps(schema, ensure_ascii=False))
-    )
+    grammar = compile_schema(schema, chat=chat, param=param)
+    return Form(grammar, _SCHEMA.format(schema=json.dumps(schema, ensure_ascii=False)))
 
 
-def compile_schema(schema: Mapping[str, Any], *, param: str) -> Grammar:
+def compile_schema(schema: Mapping[str, Any], *, chat: ChatModel | None, param: str) -> Grammar:
     """Compile a schema. Raises: InvalidRequest."""
     try:
         open_parts = '"allOf"' in json.dumps(schema)
-        return json_schema_grammar(schema if open_parts else _closed(schema))
+        closed = schema if open_parts else _closed(schema)
+        longest = longest_string(chat)
+        return json_schema_grammar(closed if longest is None else _bounded(closed, longest))
     except (GrammarError, RecursionError) as error:
         raise InvalidRequest(f"{param}: {error}", code="invalid_json_schema", param=param) from error
 
@@ -70,6 +81,18 @@ def _closed(schema: Any) -> Any:
     if isinstance(schema.get("properties"), dict) and schema.get("type") == "object":
         closed.setdefault("additionalProperties", False)
     return closed
+
+
+def _bounded(schema: Any, longest: int) -> Any:
+    """Bound the strings that nothing else bounds: the smallest models find no end of them."""
+    if isinstance(schema, list):
+        return [_bounded(item, longest) for item in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    bounded = {key: _bounded(value, longest) for key, value in schema.items()}
+    if schema.get("type") == "string" and not _BOUNDS & schema.keys():
+        bounded["maxLength"] = longest
+    return bounded
 
 
 def instruct(messages: Sequence[Message], instruction: str) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from typing import Any
 from engine.grammar import Grammar
 from rag.errors import InvalidRequest, UnsupportedParameter
 from rag.forms import compile_schema, instruct
-from rag.ports import Message
+from rag.ports import ChatModel, Message
 
 _TOLD = (
     "You can call these tools:\n{tools}\n"
@@ -116,7 +116,7 @@ def flatten(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
 
 def read_tools(
-    tools: Sequence[Mapping[str, Any]] | None, choice: object, *, is_parallel: bool
+    tools: Sequence[Mapping[str, Any]] | None, choice: object, *, chat: ChatModel | None, is_parallel: bool
 ) -> Tools | None:
     """Read `tools` and `tool_choice`; None where no tool may be called.
 
@@ -137,7 +137,7 @@ def read_tools(
         callable_specs = tuple(spec for spec in specs if spec["function"]["name"] == name)
         if not callable_specs:
             raise InvalidRequest(f"tool_choice names {name!r}, which is not among tools", param="tool_choice")
-    grammar = compile_schema(_call_schema(callable_specs), param="tools")
+    grammar = compile_schema(_call_schema(callable_specs), chat=chat, param="tools")
     return Tools(specs, grammar, is_named=choice != "required", is_parallel=is_parallel)
 
 

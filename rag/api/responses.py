@@ -117,7 +117,7 @@ class _Turn:
 
 def _read(body: ResponseRequest, service: Service, caller: Caller) -> tuple[Ask, _Turn]:
     chat = service.parts.engine.chat
-    wanted = read_request(body, thinks=chat is not None and chat.thinks, tenant=caller.tenant)
+    wanted = read_request(body, chat=chat, tenant=caller.tenant)
     target, search = service.target(body.model, caller), Search()
     if wanted.file_search is not None:
         target, search = _searched(wanted.file_search, target, service, caller)

@@ -14,6 +14,7 @@ from rag.errors import InvalidRequest, UnsupportedParameter
 from rag.filters import read_threshold
 from rag.forms import Form, read_response_format
 from rag.models import Target
+from rag.ports import ChatModel
 from rag.tools import Tools, read_tools
 
 FIELDS: dict[str, tuple[Any, ...]] = {
@@ -103,7 +104,7 @@ class Wanted:
         return target.usual_temperature if self.temperature is None else self.temperature
 
 
-def read_request(body: ResponseRequest, *, thinks: bool, tenant: str) -> Wanted:
+def read_request(body: ResponseRequest, *, chat: ChatModel | None, tenant: str) -> Wanted:
     """Check a request. Raises: InvalidRequest, UnsupportedParameter naming the parameter."""
     wire.refuse_fields(body, FIELDS)
     wire.check_stream_options(body.stream_options, is_stream=bool(body.stream))
@@ -112,8 +113,8 @@ def read_request(body: ResponseRequest, *, thinks: bool, tenant: str) -> Wanted:
         raise UnsupportedParameter(
             f"include {name[:60]!r} is not supported: {' and '.join(_INCLUDED)} are", param="include"
         )
-    form = _form(body.text or {})
-    tools, file_search = _tools(body)
+    form = _form(body.text or {}, chat)
+    tools, file_search = _tools(body, chat)
     reasoning = body.reasoning or {}
     effort, summary = reasoning.get("effort"), reasoning.get("summary")
     if effort is not None and not isinstance(effort, str):
@@ -134,7 +135,7 @@ def read_request(body: ResponseRequest, *, thinks: bool, tenant: str) -> Wanted:
         form=form,
         tools=tools,
         file_search=file_search,
-        thinking=wire.read_effort(effort, thinks=thinks, param="reasoning.effort"),
+        thinking=wire.read_effort(effort, thinks=chat is not None and chat.thinks, param="reasoning.effort"),
         with_summary=summary is not None,
         with_results="file_search_call.results" in included,
         with_logprobs=with_logprobs,
@@ -224,7 +225,7 @@ def _encodable(text: str, param: str) -> str:
     return text
 
 
-def _form(text: Mapping[str, Any]) -> Form | None:
+def _form(text: Mapping[str, Any], chat: ChatModel | None) -> Form | None:
     if text.get("verbosity") not in (None, "medium"):
         raise UnsupportedParameter("text.verbosity is not supported here", param="text.verbosity")
     given = text.get("format")
@@ -233,10 +234,10 @@ def _form(text: Mapping[str, Any]) -> Form | None:
     if given is not None and given.get("type") == "json_schema":
         # Here the schema lies one level higher than in chat completions.
         given = {"type": "json_schema", "json_schema": dict(given)}
-    return read_response_format(given, param="text.format")
+    return read_response_format(given, chat=chat, param="text.format")
 
 
-def _tools(body: ResponseRequest) -> tuple[Tools | None, FileSearch | None]:
+def _tools(body: ResponseRequest, chat: ChatModel | None) -> tuple[Tools | None, FileSearch | None]:
     functions, searches = [], []
     for index, tool in enumerate(body.tools or ()):
         if tool.get("type") == "file_search":
@@ -259,8 +260,8 @@ def _tools(body: ResponseRequest) -> tuple[Tools | None, FileSearch | None]:
         choice = {"type": "function", "function": {"name": choice.get("name")}}
     elif choice == "required" and search is not None and not functions:
         return None, search  # documents are always searched
-    tools = read_tools(functions, choice, is_parallel=body.parallel_tool_calls is not False)
-    return tools, search
+    is_parallel = body.parallel_tool_calls is not False
+    return read_tools(functions, choice, chat=chat, is_parallel=is_parallel), search
 
 
 def _file_search(tool: Mapping[str, Any], param: str) -> FileSearch:

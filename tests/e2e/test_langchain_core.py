@@ -19,13 +19,11 @@ from pydantic import BaseModel
 from rag.langchain import Core, QuarryChat, QuarryEmbeddings, QuarryRetriever, open_core
 from rag.settings import Settings
 
-# Drawing at random makes other tests fail by chance; without it, these two strings find no end.
-ENDLESS = "with 135 million weights the starter model writes one string up to its last token here"
 TEXTS = {
     "handbook.md": "# Leave\n\nEmployees may carry over five vacation days. Maria signs the form.\n",
     "ops/backup.md": "# Backups\n\nThe nightly backup starts at 02:40 and is kept for 35 days.\n",
     "ops/printer.md": "# Printer\n\nThe nightly print job and backup printer stand on the third floor.\n",
-    "travel.md": "# Travel\n\nNightly trains are booked in second class, with a backup ticket.\n",
+    "travel.md": "# Travel\n\nThe nightly train and the backup train start from the third track.\n",
 }
 
 
@@ -123,14 +121,6 @@ class TestChat(ChatModel, ChatModelIntegrationTests):
     @pytest.mark.xfail(reason="with 135 million weights the starter model does not choose a tool by itself")
     def test_agent_loop(self, model: BaseChatModel) -> None:
         super().test_agent_loop(model)
-
-    @pytest.mark.xfail(reason=ENDLESS)
-    def test_structured_output_optional_param(self, model: BaseChatModel) -> None:
-        super().test_structured_output_optional_param(model)
-
-    @pytest.mark.xfail(reason=ENDLESS)
-    def test_unicode_tool_call_integration(self, model: BaseChatModel) -> None:
-        super().test_unicode_tool_call_integration(model)
 
 
 class Person(BaseModel):

@@ -67,20 +67,22 @@ def serving(folder: Path, models: Path, **settings: str) -> Iterator[Process]:
     """Start the command and wait until it is ready; whoever uses it may have ended it."""
     port = free_port()
     (folder / "documents").mkdir(exist_ok=True)
+    key = settings.get("api_keys", "any").partition(",")[0]
     own = environment(port=str(port), models_dir=str(models), log_level="error", **settings)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([*RUN, "serve"], cwd=folder, env=own, stdout=log, stderr=log)
         try:
-            names = [name["id"] for name in _when_ready(process, port)]
+            names = [name["id"] for name in _when_ready(process, port, key)]
             yield Process(process, port, next(name for name in names if name.startswith("smollm2")))
         finally:
             process.kill()
             process.wait()
 
 
-def _when_ready(process: subprocess.Popen[bytes], port: int) -> list[dict[str, Any]]:
+def _when_ready(process: subprocess.Popen[bytes], port: int, key: str) -> list[dict[str, Any]]:
     deadline = time.monotonic() + DEADLINE_S
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=headers) as client:
         while time.monotonic() < deadline and process.poll() is None:
             with suppress(httpx.TransportError):
                 if client.get("/ready").status_code == 200:
@@ -224,3 +226,43 @@ async def until_unready(service: Process) -> None:
                         return
             except httpx.TransportError:
                 return
+
+
+# 5: keys
+
+
+async def test_beginnings_of_prompts_are_shared_within_a_key_only(
+    tmp_path: Path, starter_models: Path
+) -> None:
+    """The cache that keeps them is no way to learn what others asked."""
+    with serving(tmp_path, starter_models, api_keys="alpha,beta") as service:
+        async with httpx.AsyncClient(base_url=service.url, timeout=60) as client:
+
+            async def newly_read(key: str) -> tuple[int, int]:
+                """Ask; count the tokens that were read, and those that the cache knew."""
+                before = await counters(client)
+                body = {
+                    "model": service.chat_name,
+                    "messages": [{"role": "user", "content": "The code of the vault is 4711. " * 30}],
+                    "max_tokens": 1,
+                }
+                headers = {"Authorization": f"Bearer {key}"}
+                reply = await client.post("/v1/chat/completions", json=body, headers=headers)
+                assert reply.status_code == 200, reply.text
+                after = await counters(client)
+                return after[0] - before[0], after[1] - before[1]
+
+            first, reused = await newly_read("alpha")
+            assert (first > 200, reused) == (True, 0)
+            assert await newly_read("beta") == (first, 0)
+            again, reused = await newly_read("alpha")
+            assert again < 20
+            assert again + reused == first
+
+
+async def counters(client: httpx.AsyncClient) -> tuple[int, int]:
+    text = (await client.get("/metrics", headers={"Authorization": "Bearer alpha"})).text
+    values = dict(line.split() for line in text.splitlines() if line.startswith("quarry_prompt_tokens"))
+    return int(float(values["quarry_prompt_tokens_total"])), int(
+        float(values["quarry_prompt_tokens_reused_total"])
+    )

@@ -95,7 +95,7 @@ async def test_form_without_passages_is_answered_from_the_conversation(
 )
 def test_format_that_cannot_be_followed(given: dict[str, Any], code: str, named: str) -> None:
     with pytest.raises(ApiError, match=named) as caught:
-        read_response_format(given)
+        read_response_format(given, chat=None)
     assert caught.value.code == code
 
 
@@ -150,7 +150,7 @@ async def test_result_of_a_tool_goes_to_the_model(client: httpx.AsyncClient, eng
 
 
 def test_calls_are_recognised_by_their_form() -> None:
-    tools = read_tools([WEATHER], "auto", is_parallel=True)
+    tools = read_tools([WEATHER], "auto", chat=None, is_parallel=True)
     assert tools is not None
     tagged = f"<tool_call>\n{CALL}\n</tool_call>\n<tool_call>{CALL}</tool_call>"
     assert [len(tools.calls_in(text)) for text in (CALL, tagged, f"```json\n{CALL}\n```", f"[{CALL}]")] == [
@@ -167,7 +167,7 @@ def test_calls_are_recognised_by_their_form() -> None:
         "",
     ]
     assert [tools.calls_in(text) for text in others] == [()] * len(others)
-    one = read_tools([WEATHER], None, is_parallel=False)
+    one = read_tools([WEATHER], None, chat=None, is_parallel=False)
     assert one is not None
     assert len(one.calls_in(tagged)) == 1
 
@@ -177,8 +177,8 @@ def test_prose_is_known_by_its_beginning() -> None:
 
 
 def test_no_tools_where_none_may_be_called() -> None:
-    assert read_tools([WEATHER], "none", is_parallel=True) is None
-    assert read_tools(None, "auto", is_parallel=True) is None
+    assert read_tools([WEATHER], "none", chat=None, is_parallel=True) is None
+    assert read_tools(None, "auto", chat=None, is_parallel=True) is None
 
 
 def test_calls_and_results_as_text() -> None:
@@ -217,9 +217,24 @@ async def test_failure_of_one_of_several_answers_is_told(client: httpx.AsyncClie
 
 
 def test_properties_that_nobody_named_are_not_written() -> None:
-    form = read_response_format(FORMAT)
+    form = read_response_format(FORMAT, chat=None)
     closed = {**SCHEMA, "additionalProperties": False}
     assert form is not None
     assert form.grammar == json_schema_grammar(closed)
     combined = {"allOf": [SCHEMA, {"type": "object", "properties": {"note": {"type": "string"}}}]}
-    assert compile_schema(combined, param="x") == json_schema_grammar(combined)
+    assert compile_schema(combined, chat=None, param="x") == json_schema_grammar(combined)
+
+
+def test_strings_of_small_models_are_bounded_where_nothing_bounds_them(engine: Any) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"free": {"type": "string"}, "short": {"type": "string", "maxLength": 5}},
+        "required": ["free", "short"],
+        "additionalProperties": False,
+    }
+    free = json_schema_grammar(schema)
+    assert compile_schema(schema, chat=engine.chat, param="x") == free
+    engine.chat.n_weights = 135_000_000
+    bounded = {"free": {"type": "string", "maxLength": 200}, "short": {"type": "string", "maxLength": 5}}
+    expected = json_schema_grammar({**schema, "properties": bounded})
+    assert compile_schema(schema, chat=engine.chat, param="x") == expected
