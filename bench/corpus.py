@@ -7,6 +7,7 @@ import random
 import shutil
 import zipfile
 from email.message import EmailMessage
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -24,11 +25,34 @@ SHARES: dict[str, tuple[int, int]] = {
     "csv": (80, 5_000_000),
     "eml": (100, 3_000_000),
 }
-_ENGLISH = (
-    "the quick contract between parties shall deliver goods within thirty days after notice payment invoice"
-    " of office travel policy employee manager approves request budget annual report market growth"
-)
-_CHARACTERS = "本公司员工每年享有十五天带薪假期其中至少应当连续使用未的部分可以顺延到下合同双方履行义务付款"
+# As many words and characters as such a collection has, drawn as Zipf says: counting tokens is not flattered.
+_N_WORDS, _N_CHARACTERS = 20_000, 3_000
+_SYLLABLES = (
+    "con tract par ty sup ply de liv er goods with in days af ter no tice pay ment in voice of fice tra vel"
+    " po li cy em ploy ee ma na ger ap prove re quest bud get an nu al port mar ket growth tion ing ness"
+).split()
+
+
+def _zipf(n: int) -> list[float]:
+    return list(accumulate(1 / (rank + 3) for rank in range(n)))
+
+
+def _words(draw: random.Random) -> list[str]:
+    """Make words of one to five syllables, the common ones short."""
+    words: dict[str, None] = {}
+    while len(words) < _N_WORDS:
+        length = 1 + min(len(words) // 40, draw.randint(0, 4))
+        words["".join(draw.choices(_SYLLABLES, k=length))] = None
+    return list(words)
+
+
+def _characters() -> list[str]:
+    """Return the characters of GB2312's first level, in an order of our own."""
+    level = [bytes([lead, tail]) for lead in range(0xB0, 0xD8) for tail in range(0xA1, 0xFF)]
+    characters = [code.decode("gb2312", "ignore") for code in level]
+    kept = [character for character in characters if character][:_N_CHARACTERS]
+    random.Random(3).shuffle(kept)
+    return kept
 
 
 class Writer:
@@ -36,13 +60,16 @@ class Writer:
 
     def __init__(self, seed: int) -> None:
         self._draw = random.Random(seed)
-        self._words = _ENGLISH.split()
+        self._words, self._characters = _words(random.Random(2)), _characters()
+        self._word_weights, self._character_weights = _zipf(len(self._words)), _zipf(len(self._characters))
 
     def sentence(self) -> str:
         draw = self._draw
         if draw.random() < 0.5:
-            return " ".join(draw.choices(self._words, k=draw.randint(6, 20))).capitalize() + "."
-        return "".join(draw.choices(_CHARACTERS, k=draw.randint(10, 40))) + "。"
+            words = draw.choices(self._words, cum_weights=self._word_weights, k=draw.randint(6, 20))
+            return " ".join(words).capitalize() + "."
+        k = draw.randint(10, 40)
+        return "".join(draw.choices(self._characters, cum_weights=self._character_weights, k=k)) + "。"
 
     def paragraph(self) -> str:
         return " ".join(self.sentence() for _ in range(self._draw.randint(2, 7)))

@@ -25,6 +25,7 @@ from engine.vocabulary import (
     read_value,
     read_vocabulary,
 )
+from engine.word_counts import WordCounts
 
 # What older files leave out; llama.cpp's constants for the same kinds.
 _DEFAULT_BOS = {"llama": 1, "bert": 101}
@@ -72,6 +73,7 @@ class Tokenizer:
         self.add_space_prefix = built.add_space_prefix
         self._vocabulary = vocabulary
         self._model = built.model
+        self._words = WordCounts(built.model) if vocabulary.kind == "bert" else None
         self._strips = strips
         self._prefix = special.prefix
         self._suffix = special.suffix
@@ -113,6 +115,8 @@ class Tokenizer:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text, those around it left out: `encode` of many at once."""
+        if self._words is not None and self._user_pattern is None:
+            return self._words.count([_without_surrogates(text) for text in texts])
         plain = {
             i: self._as_first(_without_surrogates(text))
             for i, text in enumerate(texts)

@@ -11,6 +11,20 @@ DocumentState = Literal["indexed", "failed", "quarantined"]
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where something stands in a file whose text has no offsets: its first and last unit, counted from 1.
+
+    unit: "paragraph" (docx, odt, html), "row" (of the sheet or table), "line" (of the page or file).
+    lines: of a table, the unit that each row of its text begins with, where these are known.
+    """
+
+    unit: str
+    first: int
+    last: int
+    lines: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Element:
     """One structural piece of a document, in reading order.
 
@@ -18,6 +32,7 @@ class Element:
     level: 0 for the outermost heading; None for what is not a heading.
     page: counted from 1 (page, slide); None where the format has none.
     start, end: where it stands in the file's decoded text, newlines as \\n; None where that says nothing.
+    place: where it stands in a file that is no text.
     """
 
     kind: str
@@ -26,6 +41,7 @@ class Element:
     page: int | None = None
     start: int | None = None
     end: int | None = None
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ def _read(
         try:
             elements = formats.read(file, suffix, limits)
             if count_tokens is None or "budget" not in request:
-                return {"elements": [[e.kind, e.text, e.level, e.page, e.start, e.end] for e in elements]}
+                return {"elements": [_wire(e) for e in elements]}
             drafts = chunk(
                 elements, count_tokens=count_tokens, budget=request["budget"], limit=request["limit"]
             )
@@ -94,6 +94,11 @@ def title_of(elements: Sequence[Element], path: str) -> str:
             if element.level == 0 and len(element.text) <= 200:
                 return " ".join(element.text.split())
     return PurePosixPath(path).stem
+
+
+def _wire(e: Element) -> list[Any]:
+    place = None if e.place is None else [e.place.unit, e.place.first, e.place.last, e.place.lines]
+    return [e.kind, e.text, e.level, e.page, e.start, e.end, place]
 
 
 def _kind(error: BaseException) -> str:

@@ -8,9 +8,9 @@ from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from ingest.errors import PartitionError
-from ingest.partition import unstructured_api
 from ingest.partition.decoding import decode
 from ingest.partition.limits import check_archive
+from ingest.partition.web_page import elements_of
 from ingest.partition.xml_text import parse_xml
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def read_epub(file: IO[bytes], limits: Limits) -> list[Element]:
     with zipfile.ZipFile(file) as archive:
         for name in _spine(archive):
             if name in archive.NameToInfo:
-                elements += unstructured_api.read_html(_without_declaration(decode(archive.read(name))))
+                elements += elements_of(decode(archive.read(name)), limits)
     return elements
 
 
@@ -57,8 +57,3 @@ def _xml(archive: zipfile.ZipFile, name: str) -> Any:
     except KeyError as error:
         raise PartitionError(f"{name} is missing: not a complete e-book") from error
     return parse_xml(data)
-
-
-def _without_declaration(text: str) -> str:
-    # lxml refuses a str that declares its encoding.
-    return text.split("?>", 1)[1] if text.lstrip("\ufeff \r\n").startswith("<?xml") and "?>" in text else text

@@ -22,7 +22,7 @@ import ingest.errors
 from ingest.errors import LimitExceeded, PartitionCrashed, PartitionError, UnsupportedFormat
 from ingest.partition import formats
 from ingest.partition.limits import Limits
-from ingest.values import ChunkDraft, Element
+from ingest.values import ChunkDraft, Element, Place
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -69,7 +69,7 @@ class Partitioner:
     def partition(self, descriptor: int, *, suffix: str) -> list[Element]:
         """Read the open file; raises PartitionError with a reason, whatever the file does to the child."""
         answer = self._ask(descriptor, {"suffix": suffix})
-        return [Element(*fields) for fields in answer["elements"]]
+        return [_element(fields) for fields in answer["elements"]]
 
     def cut(self, descriptor: int, *, path: str, budget: int, limit: int) -> Cut:
         """Read the open file and cut it into chunks; `budget` and `limit` as in `chunk`.
@@ -185,6 +185,14 @@ class Partitioner:
         if code is not None and code < 0:
             return f"the reader's process was ended by {signal.Signals(-code).name}"
         return f"the reader's process ended with status {code}"
+
+
+def _element(fields: list[Any]) -> Element:
+    kind, text, level, page, start, end, place = fields
+    if place is not None:
+        unit, first, last, lines = place
+        place = Place(unit, first, last, tuple(lines))
+    return Element(kind, text, level, page, start, end, place)
 
 
 def _exactly(channel: socket.socket, n: int, deadline: float) -> bytes:

@@ -1,4 +1,4 @@
-"""csv, tsv, xlsx: tables as Markdown rows."""
+"""csv, tsv, xls: tables as Markdown rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING
 from ingest.errors import LimitExceeded
 from ingest.partition import unstructured_api
 from ingest.partition.decoding import decode
-from ingest.partition.limits import check_archive
 from ingest.partition.markdown_table import markdown_table
 from ingest.values import Element
 
@@ -36,7 +35,6 @@ def read_csv(file: IO[bytes], limits: Limits) -> list[Element]:
     return [Element("Table", table)] if table else []
 
 
-def read_xlsx(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read a workbook."""
-    check_archive(file, limits)
-    return unstructured_api.read_xlsx(file)
+def read_xls(file: IO[bytes], limits: Limits) -> list[Element]:
+    """Read a workbook of Excel 97."""
+    return unstructured_api.read_xls(io.BytesIO(file.read(limits.file_bytes)))

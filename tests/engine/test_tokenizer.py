@@ -67,6 +67,27 @@ def test_counting_a_batch_is_counting_each(path: Path) -> None:
     assert pickle.loads(pickle.dumps(tokenizer)).count(texts) == expected  # noqa: S301 - pickled here
 
 
+def test_words_count_the_same_wherever_they_stand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blanks, ideographs, marks that combine with them, scripts that decompose, words that are too long."""
+    path = VOCAB_DIR / "ggml-vocab-bert-bge.gguf"
+    if not path.exists():
+        pytest.skip("the shared vocabularies are not here")
+    monkeypatch.setattr("engine.word_counts._MAX_WORDS", 60)
+    tokenizer = load_tokenizer(GgufFile(str(path)))
+    draw = random.Random(5)
+    parts = [
+        "word", "Unbelievably,", "naïve", "e\u0301", "\u0301", "年假", "十五天", "。", "，", " ",
+        "  ", "\n", "\t",
+        "\u3000", "\x1c", "\x85", "\u200b", "\u00ad", "\x00", "\ufffd", "한국어", "かな", "\uf900",
+        "\U00020000",
+        "ﬁ", "İ", "ß", "12,345.67", "http://a.b/c?d=1", "x" * 130, "\u2028", "\u00a0", "😀", "-", "|", "C++",
+    ]  # fmt: skip
+    for _ in range(40):
+        texts = ["".join(draw.choices(parts, k=draw.randint(0, 12))) for _ in range(20)]
+        expected = [len(tokenizer.encode(text, add_special=False)) for text in texts]
+        assert tokenizer.count(texts) == expected
+
+
 @pytest.mark.skipif(not VOCABULARIES, reason="the shared vocabularies are not here")
 @pytest.mark.parametrize(
     "path", [p for p in VOCABULARIES if "bert" not in p.stem], ids=lambda path: path.stem

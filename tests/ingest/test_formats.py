@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from email.message import EmailMessage
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,7 +16,6 @@ from tests.ingest.test_partition import BOMB, PARAGRAPH, archive, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TABLE = "| name | days |\n| --- | --- |\n| Ann | 15 |"
 RST = f"""
@@ -182,3 +183,60 @@ def test_archives_share_one_ceiling(tmp_path: Path) -> None:
     inner = {f"{n}.zip": archive({"a.txt": os.urandom(30_000).hex()}) for n in range(3)}
     with Partitioner(Limits(archive_bytes=100_000)) as small, pytest.raises(LimitExceeded, match="100000"):
         read(small, tmp_path / "a.zip", archive(inner))
+
+
+def test_old_workbook_is_read(partitioner: Partitioner, tmp_path: Path) -> None:
+    content = (Path(__file__).parents[1] / "data" / "excel_97.xls").read_bytes()
+    elements = read(partitioner, tmp_path / "a.xls", content)
+    assert [e.text for e in elements] == ["工资表", "| 姓名 | 天数 |\n| --- | --- |\n| 张三 | 15 |"]
+
+
+def test_attachments_are_sections_under_their_names(partitioner: Partitioner, tmp_path: Path) -> None:
+    inner = EmailMessage()
+    inner["Subject"] = "Earlier"
+    inner.set_content("What was said before.")
+    message = EmailMessage()
+    message["Subject"], message["From"] = "报价", "a@example.com"
+    message.set_content("See the attached files.")
+    message.add_alternative("<p>See the <b>attached</b> files.</p><img src='cid:logo'>", subtype="html")
+    message.get_payload()[1].add_related(b"GIF89a", "image", "gif", cid="<logo>")  # type: ignore[index, union-attr]
+    message.add_attachment(
+        f"# Offer\n\n{PARAGRAPH}".encode("gb18030"), maintype="text", subtype="markdown", filename="报价单.md"
+    )
+    message.add_attachment(
+        archive({"in.txt": "Inside of it."}), maintype="application", subtype="zip", filename="a.zip"
+    )
+    message.add_attachment(b"MZ", maintype="application", subtype="octet-stream", filename="setup.exe")
+    message.add_attachment(inner)
+    elements = read(partitioner, tmp_path / "a.eml", message.as_bytes())
+    assert [e.text if e.level is None else f"{e.text}|{e.level}" for e in elements] == [
+        "报价|0", "From: a@example.com", "See the attached files.",
+        "报价单.md|0", "Offer|1", PARAGRAPH,
+        "a.zip|0", "in.txt|1", "Inside of it.",
+        "Earlier.eml|0", "Earlier|1", "What was said before.",
+        "Files in this message that cannot be read|0", "setup.exe: no reader for .exe",
+    ]  # fmt: skip
+
+
+def test_mails_in_mails_have_an_end(partitioner: Partitioner, tmp_path: Path) -> None:
+    message = EmailMessage()
+    message.set_content("The innermost words.")
+    for depth in range(5):
+        outer = EmailMessage()
+        outer["Subject"] = f"Level {depth}"
+        outer.set_content(f"Words of level {depth}.")
+        outer.add_attachment(message)
+        message = outer
+    texts = [e.text for e in read(partitioner, tmp_path / "a.eml", message.as_bytes())]
+    assert "Words of level 2." in texts
+    assert "Words of level 1." not in texts
+    assert any("is not opened" in text for text in texts)
+
+
+def test_attachments_share_one_ceiling(tmp_path: Path) -> None:
+    message = EmailMessage()
+    message.set_content("Large files.")
+    for n in range(3):
+        message.add_attachment("x" * 40_000, filename=f"{n}.txt")
+    with Partitioner(Limits(archive_bytes=100_000)) as small, pytest.raises(LimitExceeded, match="100000"):
+        read(small, tmp_path / "a.eml", message.as_bytes())
