@@ -31,7 +31,7 @@ RESULTS = ROOT / "bench" / "results.json"
 
 PRODUCT: dict[str, Callable[[], Iterable[Row]]] = {
     "retrieve/10k": lambda: product.retrieve(fixtures.CACHE / "retrieve-10k"),
-    "ingest/read/mixed": lambda: ingestion.read_mixed(fixtures.CACHE / "corpus", fixtures.models_folder()),
+    "ingest/read/mixed": lambda: ingestion.read_mixed(fixtures.CACHE / "mixed", fixtures.models_folder()),
     "ingest/read/one": lambda: ingestion.read_one(fixtures.models_folder()),
     "ingest/rescan/20k_s": ingestion.rescan,
     "ingest/change/1mb_chunks": lambda: ingestion.change_one(fixtures.models_folder()),

@@ -28,9 +28,10 @@ SHARES: dict[str, tuple[int, int]] = {
 # As many words and characters as such a collection has, drawn as Zipf says: counting tokens is not flattered.
 _N_WORDS, _N_CHARACTERS = 20_000, 3_000
 _SYLLABLES = (
-    "con tract par ty sup ply de liv er goods with in days af ter no tice pay ment in voice of fice tra vel"
-    " po li cy em ploy ee ma na ger ap prove re quest bud get an nu al port mar ket growth tion ing ness"
-).split()
+    "con", "tract", "par", "ty", "sup", "ply", "de", "liv", "er", "goods", "with", "in", "days", "af", "ter",
+    "no", "tice", "pay", "ment", "voice", "of", "fice", "tra", "vel", "po", "li", "cy", "em", "ploy", "ee",
+    "ma", "na", "ger", "ap", "prove", "re", "quest", "bud", "get", "an", "nu", "al", "port", "mar", "ket",
+)  # fmt: skip
 
 
 def _zipf(n: int) -> list[float]:
@@ -128,8 +129,8 @@ class Writer:
             text = self._draw.choice(self._words) if style else self.paragraph()
             return f"<w:p>{style}<w:r><w:t>{text}</w:t></w:r></w:p>"
 
-        # Word packs such text to about a fifth.
-        body = self.until(n_bytes * 5 - 100_000, block)
+        # Word packs such text to about half.
+        body = self.until(n_bytes * 2 - 60_000, block)
         return _with_part(empty.getvalue(), "word/document.xml", "<w:sectPr", body)
 
     def xlsx(self, n_bytes: int) -> bytes:
