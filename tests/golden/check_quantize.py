@@ -81,6 +81,6 @@ if __name__ == "__main__":
     parser.add_argument("--imatrix", type=Path)
     parser.add_argument("--chunks", type=int, default=4)
     parser.add_argument("mixtures", nargs="*", default=list(MIXTURES))
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     words = given.text.read_text(encoding="utf-8")
     sys.exit(main(given.model, words, given.imatrix, given.chunks, given.mixtures))
