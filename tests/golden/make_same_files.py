@@ -1,8 +1,9 @@
 """Write same_files.npz and wide_models.xz: logits of llama.cpp in F32 arithmetic, and files that it wrote.
 
 Usage, from the repository root, in Quarry's environment:
-    .venv/bin/python -m tests.golden.make_same_files PYTHON_WITH_BLAS SmolLM2-135M-Instruct.Q4_1.gguf
+    .venv/bin/python -m tests.golden.make_same_files PYTHON_WITH_BLAS SMOLLM2.Q4_1.gguf [PART ...]
 
+PART is tiny, wide or the type of a file of SmolLM2; without one, all are made, from nothing.
 PYTHON_WITH_BLAS has a llama-cpp-python built with CMAKE_ARGS="-DGGML_BLAS=ON -DGGML_BLAS_VENDOR=OpenBLAS".
 Products of stacked experts and of few rows are not by BLAS, and would be rounded: of models that have such it
 reads the same weights expanded to F32.
@@ -85,33 +86,38 @@ class Maker:
                 self.keep(f"wide/{kind}", path, {"logits": found.astype(np.float16)})
         out.write_bytes(lzma.compress(packed.getvalue(), preset=9 | lzma.PRESET_EXTREME))
 
-    def smollm2(self, source: Path) -> None:
+    def smollm2(self, source: Path, kind: str) -> None:
         ids = np.array(load_tokenizer(native.GgufFile(str(source))).encode(STEAM), np.int32)
         self.found["smollm2/ids"] = ids
-        for kind in same_files.SMOLLM2_MIXTURES:
-            path = self.folder / f"{kind}.gguf"
-            quantize(source, path, MIXTURES[kind], requantize=True)
-            kept = cut(self.log_probabilities(path, ids, same_files.SMOLLM2_POSITIONS), TOP_K, seed=0)
-            self.keep(
-                f"smollm2/{kind}", path, {f.name: getattr(kept, f.name) for f in fields(CutDistributions)}
-            )
+        path = self.folder / f"{kind}.gguf"
+        quantize(source, path, MIXTURES[kind], requantize=True)
+        kept = cut(self.log_probabilities(path, ids, same_files.SMOLLM2_POSITIONS), TOP_K, seed=0)
+        values = {f.name: getattr(kept, f.name) for f in fields(CutDistributions)}
+        self.keep(f"smollm2/{kind}", path, values)
 
 
-def main(python: Path, smollm2: Path) -> None:
+def main(python: Path, smollm2: Path, parts: Sequence[str]) -> None:
     with (
         tempfile.TemporaryDirectory() as name,
         Worker(python, "tests.golden.llama_cpp_answers") as peer,
     ):
         maker = Maker(peer, Path(name))
-        maker.tiny()
-        maker.wide(same_files.WIDE_MODELS)
-        maker.smollm2(smollm2)
-    np.savez_compressed(same_files.GOLDEN, **maker.found)
+        if parts and same_files.GOLDEN.exists():
+            with np.load(same_files.GOLDEN) as stored:
+                maker.found = {key: stored[key] for key in stored.files}
+        for part in parts or ("tiny", "wide", *same_files.SMOLLM2_MIXTURES):
+            if part == "tiny":
+                maker.tiny()
+            elif part == "wide":
+                maker.wide(same_files.WIDE_MODELS)
+            else:
+                maker.smollm2(smollm2, part)
+            np.savez_compressed(same_files.GOLDEN, **maker.found)
     for path in (same_files.GOLDEN, same_files.WIDE_MODELS):
         print(f"{path.name}: {path.stat().st_size / 1e3:.0f} kB")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])
