@@ -68,7 +68,7 @@ def convert(
         known = ", ".join(get_args(TensorType))
         raise ConversionError(f"tensor type {tensor_type!r} cannot be written; known are {known}")
     config = read_json(folder / "config.json")
-    conversion = find_conversion(config, has_vectors=(folder / "modules.json").exists())
+    conversion = find_conversion(config, folder)
     tensors = _plan(conversion, read_tensors(folder).values(), tensor_type)
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[conversion.arch])
     writer.add_type("model")

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gguf
@@ -24,6 +25,7 @@ from engine.convert_families import (
     Qwen3,
 )
 from engine.convert_qwen35 import Qwen35
+from engine.convert_reranker import as_reranker, is_reranker
 from engine.errors import ConversionError
 
 _ARCH = gguf.MODEL_ARCH
@@ -55,8 +57,8 @@ _DECODERS: Mapping[str, tuple[gguf.MODEL_ARCH, type[CausalConversion]]] = {
 }
 
 
-def find_conversion(config: Mapping[str, Any], *, has_vectors: bool) -> Conversion:
-    """Read config.json's sizes; a model that `has_vectors` has no matrix that makes logits.
+def find_conversion(config: Mapping[str, Any], folder: Path) -> Conversion:
+    """Read config.json's sizes, and in the folder what a language model is used for.
 
     Raises: ConversionError naming the key, its value and what is expected.
     """
@@ -71,4 +73,7 @@ def find_conversion(config: Mapping[str, Any], *, has_vectors: bool) -> Conversi
         return find_encoder(name, config)
     arch, kind = _DECODERS[name]
     conversion = kind.read(name, arch, config)
-    return replace(conversion, tied=True) if has_vectors else conversion
+    if kind is Qwen3 and is_reranker(folder):
+        return as_reranker(conversion, folder)
+    # One that makes vectors has no matrix that makes logits.
+    return replace(conversion, tied=True) if (folder / "modules.json").exists() else conversion

@@ -13,12 +13,12 @@ from engine.errors import UnsupportedModel
 from engine.reranker import WINDOW_TOKENS, Pair, room_beside, sigmoid, windows
 from engine.tokenizer import Tokenizer
 
-_BEFORE = (
+BEFORE = (
     "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the "
     'Instruct provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
 )
-_AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-_TASK = "Given a web search query, retrieve relevant passages that answer the query"
+AFTER = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
+TASK = "Given a web search query, retrieve relevant passages that answer the query"
 _SLACK = 8
 """Tokens by which a part of a passage may grow when it is cut anew, put behind the question."""
 
@@ -32,8 +32,8 @@ class YesNoJudge:
         self.weight_bytes = encoder.weight_bytes
         self._tokenizer = tokenizer
         self._encoder = encoder
-        self._before = tokenizer.encode(_BEFORE, add_special=False, parse_special=True)
-        self._after = tokenizer.encode(_AFTER, add_special=False, parse_special=True)
+        self._before = tokenizer.encode(BEFORE, add_special=False, parse_special=True)
+        self._after = tokenizer.encode(AFTER, add_special=False, parse_special=True)
         if not tokenizer.is_hidden(self._before[0]):
             raise UnsupportedModel(
                 "the model is no reranker that is known here: it does not know the token <|im_start|>"
@@ -56,7 +56,7 @@ class YesNoJudge:
         return sigmoid(states @ self._direction)
 
     def _pair(self, query: str, passage: str) -> Pair:
-        text = f"<Instruct>: {_TASK}\n<Query>: {query}\n<Document>: {passage}"
+        text = f"<Instruct>: {TASK}\n<Query>: {query}\n<Document>: {passage}"
         ids = [*self._before, *self._tokenizer.encode(text, add_special=False), *self._after]
         return Pair(np.array(ids, np.int32), len(ids))
 

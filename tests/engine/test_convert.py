@@ -13,9 +13,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from engine.convert import TensorType, convert
-from engine.convert_vocab import find_pre
+from engine.convert_bpe import find_pre
+from engine.convert_vocab import write_vocab
 from engine.errors import ConversionError
 from engine.pre_tokenizers import GPT2_PATTERN, PRE_TOKENIZERS
+from engine.sentencepiece_model import read_sentencepiece
 from engine.tokenizer import load_tokenizer
 from tests.engine.gguf_metadata import read_metadata
 
@@ -332,3 +334,92 @@ def test_layers_after_the_pooling_are_refused(tmp_path: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ConversionError, match="has a module Dense; supported are Transformer, Pooling"):
         convert(folder, tmp_path / "out.gguf")
+
+
+def test_a_reranker_holds_the_head_that_llama_cpp_scores_with(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(TINY / "decoder-qwen3-judge", tmp_path / "Qwen3-Reranker-tiny"))
+    convert(folder, tmp_path / "judge.gguf", tensor_type="F32")
+    metadata, tensors = read_metadata(tmp_path / "judge.gguf"), tensors_of(tmp_path / "judge.gguf")
+    words = json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]
+    expected = tensors["token_embd.weight"][[words["yes"], words["no"]]]
+    np.testing.assert_array_equal(tensors["cls.output.weight"], expected)
+    assert metadata["qwen3.classifier.output_labels"] == ["yes", "no"]
+    assert metadata["qwen3.pooling_type"] == gguf.PoolingType.RANK
+    assert "{query}" in metadata["tokenizer.chat_template.rerank"]
+    edit_json(folder / "tokenizer.json", model={"type": "BPE", "vocab": {"a": 0}, "merges": []})
+    with pytest.raises(ConversionError, match="no token 'yes'"):
+        convert(folder, tmp_path / "judge.gguf", tensor_type="F32")
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "expected"),
+    [
+        pytest.param("chatglm3-6b", None, 9, id="third"),
+        pytest.param("chatglm2-6b", None, 5, id="second-by-name"),
+        pytest.param("model", "special = ['sop']", 5, id="second-by-its-code"),
+        pytest.param("model", "special = ['<|system|>']", 9, id="third-by-its-code"),
+    ],
+)
+def test_older_folders_of_chatglm_get_the_tokens_of_its_code(
+    name: str, code: str | None, expected: int, tmp_path: Path
+) -> None:
+    folder = Path(shutil.copytree(TINY / "chatglm", tmp_path / name))
+    for other in folder.glob("tokenizer*"):
+        other.unlink()
+    model = (TINY.parent / "tokenizers" / "spm-prefix" / "tokenizer.model").read_bytes()
+    (folder / "tokenizer.model").write_bytes(model)
+    edit_json(folder / "config.json", padded_vocab_size=288)
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "ChatGLMTokenizer"}')
+    if code is not None:
+        (folder / "tokenization_chatglm.py").write_text(code)
+    vocab = {"writer": gguf.GGUFWriter(tmp_path / "vocab.gguf", "chatglm"), "folder": folder}
+    write_vocab(**vocab, kind="causal", n_vocab=720)
+    vocab["writer"].write_header_to_file()
+    vocab["writer"].write_kv_data_to_file()
+    vocab["writer"].close()
+    metadata = read_metadata(tmp_path / "vocab.gguf")
+    n_pieces = len(read_sentencepiece(folder / "tokenizer.model").pieces)
+    names = ["[MASK]", "[gMASK]", "[sMASK]", "sop", "eop"]
+    names += ["<|system|>", "<|user|>", "<|assistant|>", "<|observation|>"]
+    tokens = metadata["tokenizer.ggml.tokens"]
+    assert tokens[n_pieces : n_pieces + expected] == names[:expected]
+    assert tokens[n_pieces + expected].startswith("[PAD")
+    tokenizer = load_tokenizer(metadata)
+    assert tokenizer.encode("[gMASK]sop", parse_special=True) == [n_pieces + 1, n_pieces + 3]
+    assert (n_pieces + 6 in tokenizer.eos_ids) == (expected == 9)
+
+
+@pytest.mark.parametrize(
+    ("normalizer", "expected"),
+    [
+        pytest.param({"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"}, False, id="gemma"),
+        pytest.param(
+            {
+                "type": "Sequence",
+                "normalizers": [
+                    {"type": "Prepend", "prepend": "\u2581"},
+                    {"type": "Replace", "pattern": {"String": " "}, "content": "\u2581"},
+                ],
+            },
+            True,
+            id="llama",
+        ),
+    ],
+)
+def test_a_folder_without_its_model_file_tells_whether_a_space_comes_first(
+    normalizer: dict[str, object], expected: bool, llama_folder: Path, tmp_path: Path
+) -> None:
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", "a", "\u2581a"]
+    model = {
+        "type": "BPE",
+        "vocab": {text: i for i, text in enumerate(pieces)},
+        "merges": ["\u2581 a"],
+        "byte_fallback": True,
+        "unk_token": "<unk>",
+    }
+    (llama_folder / "tokenizer.json").write_text(json.dumps({"model": model, "normalizer": normalizer}))
+    convert(llama_folder, tmp_path / "out.gguf", tensor_type="F32")
+    metadata = read_metadata(tmp_path / "out.gguf")
+    assert metadata["tokenizer.ggml.add_space_prefix"] is expected
+    ids = load_tokenizer(metadata).encode("a", add_special=False)
+    assert ids == ([261] if expected else [260])
