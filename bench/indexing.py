@@ -201,17 +201,12 @@ def _recall(library: Library) -> float:
 
     Equal distances count as found: which of two copies comes first says nothing.
     """
-    ids, rows = [], []
-    for document in library.documents():
-        chunks = [c.id for c in library.record.document_chunks(document.id)]
-        for chunk in library.record.feed.indexed_chunks(library.embedder_id, chunks):
-            if chunk.vector is not None:
-                ids.append(chunk.chunk_id)
-                rows.append(chunk.vector)
-    if len(ids) < N_DOCUMENTS * CHUNKS_EACH:
-        raise BenchError(f"{len(ids)} chunks are searched; the rows need {N_DOCUMENTS * CHUNKS_EACH}")
-    matrix = np.stack(rows)
-    place = {chunk_id: n for n, chunk_id in enumerate(ids)}
+    feed = library.record.feed
+    ids, vectors = zip(*feed.vectors(library.embedder_id, library.record.collection_ids(None)), strict=True)
+    matrix = np.concatenate(vectors)
+    if len(matrix) < N_DOCUMENTS * CHUNKS_EACH:
+        raise BenchError(f"{len(matrix)} chunks are searched; the rows need {N_DOCUMENTS * CHUNKS_EACH}")
+    place = {int(chunk_id): n for n, chunk_id in enumerate(np.concatenate(ids))}
     found = 0
     for query in vectors_of(_texts(N_CHECKED, words=8, seed=4)):
         cosines = matrix @ query

@@ -12,7 +12,7 @@ import numpy as np
 from ingest.values import embedding_text
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -23,6 +23,9 @@ OWNERS = """
     CROSS JOIN versions v ON v.id = c.version_id CROSS JOIN documents d ON d.id = v.document_id
     CROSS JOIN collections k ON k.id = d.collection_id
 """
+
+
+_VECTOR_ROWS = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,27 @@ class IndexFeed:
             )
             for row in rows
         ]
+
+    def vectors(
+        self, embedder_id: int, collection_ids: Sequence[int]
+    ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        """Yield ids [n] and vectors [n, dimension] of the chunks that searches look at, some at a time."""
+        collections, after = json.dumps([int(i) for i in collection_ids]), 0
+        while True:
+            with self._connections.reading() as reader:
+                rows = reader.execute(
+                    """SELECT c.id, e.vector FROM chunks c JOIN versions v ON v.id = c.version_id
+                    JOIN documents d ON d.id = v.document_id
+                    JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
+                    WHERE c.id > ? AND c.indexed AND d.collection_id IN (SELECT value FROM json_each(?))
+                    ORDER BY c.id LIMIT ?""",
+                    (embedder_id, after, collections, _VECTOR_ROWS),
+                ).fetchall()
+            if not rows:
+                return
+            after = rows[-1][0]
+            matrix = np.frombuffer(b"".join(row[1] for row in rows), dtype="<f4").reshape(len(rows), -1)
+            yield np.array([row[0] for row in rows], np.int64), matrix
 
     def chunk_counts(self) -> dict[int, int]:
         """Return the number of chunks that searches look at, by collection id."""

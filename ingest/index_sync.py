@@ -6,6 +6,9 @@ are removed. Nothing is ever embedded again.
 
 Chroma rewrites its files in place without fsync, so a note in the record says when a write is under way: who
 finds it set was killed in mid-write, and rebuilds.
+
+Where Chroma neither answers nor can be rebuilt (a server is away; a disk became read-only, and Chroma writes
+even while it searches), the record's own vectors are searched until a pass has mended it.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import numpy as np
 import structlog
 
 from ingest.dense_index import DenseIndex
-from ingest.errors import IndexDamaged, LibraryClosed
+from ingest.errors import IndexDamaged, LibraryClosed, StorageFull
+from ingest.exact_search import nearest
 from ingest.lexical_index import LexicalIndex
 from ingest.words import WORDS_VERSION
 
@@ -55,6 +59,8 @@ class IndexSync:
         self._dense: DenseIndex | None = None
         self._lexical: LexicalIndex | None = None
         self.n_rebuilds = 0
+        self.dense_fault: str | None = None
+        """Why dense searches go through the record for now."""
 
     # --- opening ------------------------------------------------------------------------------------
 
@@ -119,14 +125,20 @@ class IndexSync:
     def search_dense(
         self, vector: NDArray[np.float32], *, limit: int, collections: frozenset[str] | None
     ) -> list[Hit]:
-        """Return the nearest visible chunks, best first; raises IndexDamaged when a rebuild does not help."""
+        """Return the nearest visible chunks, best first."""
         ids = self._record.collection_ids(collections)
 
         def find(n: int) -> list[Hit]:
             dense = self._dense
             return [] if dense is None else dense.search(vector, limit=n, collection_ids=ids)
 
-        return self._searching(lambda: self._visible(find, limit, collections))
+        if self.dense_fault is None:
+            try:
+                return self._searching(lambda: self._visible(find, limit, collections))
+            except (IndexDamaged, StorageFull) as error:
+                log.error("dense_index_unavailable", reason=str(error))
+                self.dense_fault = str(error)
+        return nearest(self._record.feed, self._embedder_id, vector, limit=limit, collection_ids=ids)
 
     def search_lexical(self, query: str, *, limit: int, collections: frozenset[str] | None) -> list[Hit]:
         """Return the best visible chunks by BM25; raises IndexDamaged when a rebuild does not help."""
@@ -186,12 +198,13 @@ class IndexSync:
                 self._record.set_meta(
                     index_writing="0", index_files=self._file_sizes(), index_deletes=str(n_deleted)
                 )
-            if n_deleted >= DELETES_BEFORE_AUDIT:
+            if n_deleted >= DELETES_BEFORE_AUDIT or self.dense_fault is not None:
                 self._record.set_meta(index_deletes="0")
                 reason = self.audit()
                 if reason is not None:
                     log.warning("index_rebuild", reason=reason)
                     self.rebuild()
+                self.dense_fault = None
             return n
 
     def _write(self, dense: DenseIndex, lexical: LexicalIndex, operations: Sequence[IndexOperation]) -> int:
@@ -234,6 +247,7 @@ class IndexSync:
             # Only now: killed before, the old generation still had its queue.
             self._record.feed.prune_queue(last)
             self._dense, self._lexical, self._embedder_id = dense, lexical, embedder_id
+            self.dense_fault = None
             self._record.set_meta(index_files=self._file_sizes())
             if old_lexical is not None:
                 old_lexical.close()

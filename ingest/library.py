@@ -221,7 +221,7 @@ class Library:
             n_quarantined=sum(document.state == "quarantined" for document in documents),
             n_waiting=self._passes.n_waiting,
             indexes_ready=self._index_ready.is_set() and self._index_error is None,
-            index_error=None if self._index_error is None else str(self._index_error),
+            index_error=str(self._index_error) if self._index_error else self._index.dense_fault,
             n_index_rebuilds=self._index.n_rebuilds,
             embedder_changed=self._passes.embedder_changed,
             progress=self._passes.progress,

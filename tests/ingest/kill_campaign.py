@@ -156,7 +156,7 @@ class Campaign:
                 elif b"ends" in line:
                     break
         seconds = time.monotonic() - began
-        if child.wait(timeout=120) or math.isnan(seconds):
+        if child.wait(timeout=600) or math.isnan(seconds):
             raise RuntimeError(f"a pass that is not killed ends with status {child.returncode}")
         shutil.rmtree(place)
         return seconds
@@ -174,7 +174,7 @@ class Campaign:
                 threading.Event().wait(delay)
                 child.kill()
             child.stdout.read()
-        return child.wait(timeout=120) == -signal.SIGKILL
+        return child.wait(timeout=600) == -signal.SIGKILL
 
     def _faults(self, place: Path, held: dict[str, str]) -> list[str]:
         """Look at a killed library as it is, then after a pass."""
