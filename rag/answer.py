@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Literal
 
 from anyio import to_thread
 
@@ -23,6 +24,7 @@ from rag.models import Target
 from rag.overview import Overview, recognise
 from rag.ports import ChatModel, Engine, Message
 from rag.prompt import disarm, pack
+from rag.prompt_files import Prompts
 from rag.query import Conversation, read_conversation, search_query
 from rag.retriever import Passage, Retriever
 from rag.tools import Tools, flatten, may_be_call
@@ -36,12 +38,20 @@ _NO_DOCUMENTS = {
     "en": "There are no documents to answer from yet: put some into the documents folder.",
     "zh": "还没有可供查询的文档：请先把文档放进文档文件夹。",
 }
+# Set apart from what the documents say, so that nobody takes the one for the other.
+_GENERALLY = {
+    "en": "\n\n---\n**A general answer, not from your documents:**\n\n",
+    "zh": "\n\n---\n**以下是一般性的回答，不来自您的文档：**\n\n",
+}
 _FORMED_TOKENS = 1024
 _LOOP_LENGTH = 32
 _LOOP_CHARACTERS = 8
 _TITLE_WORDS = 5
 _TITLE_CHARACTERS = 24
 _SUMMARY_TURNS = 6
+
+
+Answers = Literal["strict", "mixed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +79,8 @@ class Ask:
     tools: Tools | None = None
     thinking: bool | None = None
     """Whether a model that thinks first shall; None: as it does by itself."""
+    answers: Answers | None = None
+    """Whether an answer may go beyond the documents; None: as the service is set."""
     search: Search = Search()
     linking: Linking | None = None
     """How marks become links; None: they stay marks."""
@@ -82,6 +94,8 @@ class Parts:
     retriever: Retriever
     context_tokens: int
     answer_tokens: int
+    prompts: Prompts
+    answers: Answers = "strict"
 
 
 async def answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
@@ -158,8 +172,10 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
     if chat is None or not passages or is_small(chat):
         sources = tuple(Source(n, passage, passage.text) for n, passage in enumerate(passages, 1))
         yield Retrieved(query, sources)
+        if chat is not None and not passages and not is_small(chat) and _may_go_beyond(ask, parts):
+            events = _generally(ask, conversation, chat, parts)
         # The smallest models know English only.
-        if chat is not None and passages and not is_chinese(conversation.question):
+        elif chat is not None and passages and not is_chinese(conversation.question):
             events = _focused(ask, conversation, sources, chat, parts)
         else:
             _check_words(ask)
@@ -178,10 +194,12 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
             context_tokens=parts.context_tokens,
             room=room,
             thinking=ask.thinking,
+            prompts=parts.prompts,
+            rules="mixed" if _may_go_beyond(ask, parts) else "rules",
         )
     )
     yield Retrieved(query, prompt.sources)
-    marks = CitationFilter(len(prompt.sources))
+    marks = CitationFilter(prompt.sources)
     written, end = "", None
     n_written = 0
     async with aclosing(generate(chat, prompt.token_ids, params)) as pieces:
@@ -205,7 +223,9 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
         rest = await _extract(conversation, prompt.sources, parts)
     written += rest
     shown = marks.cited or supporting(written, prompt.sources)
-    listing = footer(prompt.sources, cited=shown, chinese=is_chinese(conversation.question))
+    listing = footer(
+        prompt.sources, cited=shown, chinese=is_chinese(conversation.question), has_quotes=marks.has_quotes
+    )
     if tail := rest + (listing if ask.with_footer else ""):
         yield Text(tail)
     yield replace(
@@ -268,6 +288,28 @@ async def _quoted(
     yield End("stop", 0, 0, sources, cited, tuple(marks))
 
 
+def _may_go_beyond(ask: Ask, parts: Parts) -> bool:
+    return (ask.answers or parts.answers) == "mixed"
+
+
+async def _generally(
+    ask: Ask, conversation: Conversation, chat: ChatModel, parts: Parts
+) -> AsyncGenerator[Event, None]:
+    """Say that the documents do not, then let the model answer from what it knows, set apart."""
+    chinese = is_chinese(conversation.question)
+    language = "zh" if chinese else "en"
+    empty = await to_thread.run_sync(parts.retriever.is_empty, ask.target.collections)
+    yield Text((_NO_DOCUMENTS if empty else _NOTHING_FOUND)[language] + _GENERALLY[language])
+    messages: list[Message] = [
+        {"role": "system", "content": parts.prompts.text("general", chinese=chinese)},
+        *conversation.history,
+        {"role": "user", "content": conversation.question},
+    ]
+    async with aclosing(_from_model(ask, messages, chat, parts)) as pieces:
+        async for piece in pieces:
+            yield piece
+
+
 async def _focused(
     ask: Ask, conversation: Conversation, sources: tuple[Source, ...], chat: ChatModel, parts: Parts
 ) -> AsyncGenerator[Event, None]:
@@ -292,7 +334,7 @@ async def _focused(
             if isinstance(piece, End):
                 end = piece
             elif isinstance(piece, Text):
-                ready = quote_text(grounded.feed(piece.text))
+                ready = quote_text(grounded.feed(piece.text), own_marks=True)
                 written += ready
                 n_written += sum(delta.n_tokens for delta in piece.deltas)
                 yield Text(ready, piece.deltas)
@@ -301,7 +343,7 @@ async def _focused(
             else:
                 yield piece
     end = end or End("stop", len(token_ids), n_written)
-    rest = quote_text(grounded.flush(is_whole=end.finish_reason == "stop"))
+    rest = quote_text(grounded.flush(is_whole=end.finish_reason == "stop"), own_marks=True)
     if not (written + rest).strip():
         rest = await _extract(conversation, sources, parts)
     written += rest
@@ -334,6 +376,7 @@ async def _formed(
             context_tokens=parts.context_tokens,
             room=room,
             instruction=form.instruction,
+            prompts=parts.prompts,
             thinking=False,  # its words would not fit the form
         )
     )

@@ -31,6 +31,7 @@ from rag.errors import ApiError, to_api_error
 from rag.links import Links
 from rag.metrics import Metrics
 from rag.ports import Engine, Library
+from rag.prompt_files import load_prompts
 from rag.responses.store import ResponseStore
 from rag.retriever import Retriever
 from rag.service import Service, service_of
@@ -71,7 +72,14 @@ def create_app(settings: Settings, *, engine: Engine, library: Library) -> FastA
     app.state.service = Service(
         settings=settings,
         library=library,
-        parts=Parts(engine, retriever, settings.context_tokens, settings.answer_tokens),
+        parts=Parts(
+            engine,
+            retriever,
+            settings.context_tokens,
+            settings.answer_tokens,
+            prompts=load_prompts(settings.prompts_dir),
+            answers=settings.answers,
+        ),
         admission=admission,
         shutdown=shutdown,
         embedding_threads=CapacityLimiter(_EMBEDDING_THREADS),

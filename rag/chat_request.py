@@ -36,4 +36,5 @@ def read_chat(
         form=form,
         tools=tools,
         thinking=thinking if switch is None else switch,
+        answers=body.answers,
     )

@@ -7,12 +7,17 @@ from typing import Any
 from urllib.parse import quote
 
 from rag.language import coverage, terms
+from rag.quotes import is_verbatim, quoted_before
 from rag.retriever import Passage
 
+_WORD_FOR_WORD = "✓"
+_LEGENDS = {"en": "✓ quoted word for word", "zh": "✓ 表示逐字引用"}
 _HEADINGS = {"en": "Sources", "zh": "来源"}
 FOOTER = re.compile(
-    r"\n*-{3}\n\*\*(?:Sources|来源)\*\*\n\n(?:- \\?\[\[?\d+\\?\]\]?(?:\([^\s)]*\))? [^\n]*(?:\n|$))+\s*$"
+    r"\n*-{3}\n\*\*(?:Sources|来源)\*\*\n\n(?:- \\?\[\[?\d+\\?\]\]?(?:\([^\s)]*\))? [^\n]*(?:\n|$))+"
+    r"(?:\n?✓ [^\n]*)?\s*$"
 )
+_QUOTE_MARK = re.compile(r"(\[\d{1,3}\])✓")
 _LINKED_MARK = re.compile(r"\[(\[\d{1,3}\])\]\(https?://[^\s)]*/s/[\w-]+\)")
 _REASONING_LINES = re.compile(r"\A(?:> ?[^\n]*(?:\n|$))+\n*")
 _MARKER = re.compile(r"\[(\d{1,3}(?:\s*[,，]\s*\d{1,3})*)\]")
@@ -24,6 +29,12 @@ _PRICE = re.compile(r"(?<![\\$])\$(?=\d)")
 # Not `]`: without `\[` it means nothing, and the pair of both escaped is maths to ChatGPT-Next-Web.
 _MARKDOWN = re.compile(r"([\\`*_{}\[<>#|$~])")
 _MATHS = re.compile(r"(?<!\\)\\([\[\]])")
+_INLINE_MATHS = re.compile(r"\\(?=[()])")
+# Keeps two characters from being read together, and is not seen.
+_JOINER = "\u2060"
+_LITERAL_MARKER = re.compile(r"\[(?=\d{1,3}(?:\s*[,，]\s*\d{1,3})*\])")
+# More than the longest quotation.
+_REMEMBERED = 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +70,14 @@ class CitationFilter:
 
     Markers of sources that do not exist go, `$` before a digit is escaped (two of them on a line would
     become maths), and fences of `json:mcp`, which some clients execute, lose their `:mcp`. Text that may
-    still become one of these is held back until it is decided.
+    still become one of these is held back until it is decided. A quotation that stands word for word in the
+    source named behind it gets a mark, ✓.
     """
 
-    def __init__(self, n_sources: int) -> None:
-        self._n_sources = n_sources
+    def __init__(self, sources: Sequence[Source]) -> None:
+        self._sources = {source.number: source for source in sources}
+        self._said = ""
+        self.has_quotes = False
         self._held = ""
         self._in_code = False
         self.cited: list[int] = []
@@ -89,15 +103,21 @@ class CitationFilter:
                 self._in_code = not self._in_code
             elif not self._in_code:
                 parts[i] = _PRICE.sub(r"\\$", _MARKER.sub(self._check, part))
+            self._said = (self._said + part)[-_REMEMBERED:]
         return "".join(parts)
 
     def _check(self, marker: re.Match[str]) -> str:
         numbers = [int(number) for number in re.findall(r"\d+", marker[1])]
-        known = [n for n in numbers if 1 <= n <= self._n_sources]
+        known = [n for n in numbers if n in self._sources]
         for number in known:
             if number not in self.cited:
                 self.cited.append(number)
-        return "".join(f"[{number}]" for number in known)
+        marks = "".join(f"[{number}]" for number in known)
+        quote = quoted_before(self._said + marker.string[: marker.start()])
+        if not quote or not any(is_verbatim(quote, self._sources[n].passage.text) for n in known):
+            return marks
+        self.has_quotes = True
+        return marks + _WORD_FOR_WORD
 
 
 def supporting(text: str, sources: Sequence[Source]) -> list[int]:
@@ -108,14 +128,21 @@ def supporting(text: str, sources: Sequence[Source]) -> list[int]:
     return [number for number, share in held.items() if share >= 0.3 and share >= 0.7 * best]
 
 
-def footer(sources: Sequence[Source], *, cited: Iterable[int], chinese: bool) -> str:
-    """List the sources that the answer cites, or all of them where it cites none, as Markdown."""
+def footer(
+    sources: Sequence[Source], *, cited: Iterable[int], chinese: bool, has_quotes: bool = False
+) -> str:
+    """List the sources that the answer cites, or all of them where it cites none, as Markdown.
+
+    has_quotes: whether the mark of quotations has to be explained.
+    """
     wanted = set(cited)
     shown = [source for source in sources if source.number in wanted] or list(sources)
     if not shown:
         return ""
     lines = [f"- [{source.number}] {describe(source.passage)}" for source in shown]
-    return f"\n\n---\n**{_HEADINGS['zh' if chinese else 'en']}**\n\n" + "\n".join(lines)
+    language = "zh" if chinese else "en"
+    legend = f"\n\n{_LEGENDS[language]}" if has_quotes else ""
+    return f"\n\n---\n**{_HEADINGS[language]}**\n\n" + "\n".join(lines) + legend
 
 
 def describe(passage: Passage) -> str:
@@ -156,13 +183,26 @@ def annotations(
 
 def strip_own_marks(text: str) -> str:
     """Take our source list, links and leading `> ` reasoning lines off an answer that comes back."""
-    return _LINKED_MARK.sub(r"\1", _REASONING_LINES.sub("", FOOTER.sub("", text))).strip()
+    plain = _LINKED_MARK.sub(r"\1", _REASONING_LINES.sub("", FOOTER.sub("", text)))
+    return _QUOTE_MARK.sub(r"\1", plain).strip()
 
 
-def quote_text(text: str) -> str:
-    """Make document text safe to show: no maths from `$` or `\\[`, no block that a client would execute."""
+def quote_text(text: str, *, own_marks: bool = False) -> str:
+    """Make document text safe to show.
+
+    No maths from `$`, `\\[` or `\\(`, no block that a client would execute, and no `[2]` of its own that
+    would read as a citation. own_marks: `[2]` is ours.
+    """
     text = _MATHS.sub(r"\\\\\1", _MCP_FENCE.sub(r"\1", text))
+    text = _INLINE_MATHS.sub(rf"\\{_JOINER}", text)
+    if not own_marks:
+        text = _LITERAL_MARKER.sub(f"[{_JOINER}", text)
     return re.sub(r"(?<!\\)\$", r"\\$", text)
+
+
+def without_markers(text: str) -> str:
+    """Put round brackets for those of a text that a model would take for its own citations."""
+    return _MARKER.sub(r"(\1)", text)
 
 
 def escape_markdown(text: str) -> str:

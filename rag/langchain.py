@@ -34,6 +34,7 @@ from rag.chat_request import read_chat
 from rag.events import Called, End, Event, Text, Thought
 from rag.models import ALL, resolve_chat
 from rag.ports import Embedder, Engine, Library
+from rag.prompt_files import load_prompts
 from rag.retriever import Passage, Retriever
 from rag.settings import Settings
 
@@ -53,7 +54,14 @@ class Core:
             limit=settings.top_k,
             candidates=settings.candidates,
         )
-        self.parts = Parts(engine, retriever, settings.context_tokens, settings.answer_tokens)
+        self.parts = Parts(
+            engine,
+            retriever,
+            settings.context_tokens,
+            settings.answer_tokens,
+            prompts=load_prompts(settings.prompts_dir),
+            answers=settings.answers,
+        )
 
     def chat(self, model: str = ALL, **how: Any) -> "QuarryChat":
         """Give a chat model: `quarry`, `quarry-<collection>`, or the chat model's own name."""

@@ -3,35 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import ContextTooLong
-from rag.citations import Source
+from rag.citations import Source, without_markers
 from rag.language import is_chinese, sentences
 from rag.ports import ChatModel
+from rag.prompt_files import Prompts
 from rag.query import Conversation
 from rag.retriever import Passage
 
-# Short and plain: the smallest models lose the thread in long instructions.
-_RULES = {
-    "en": (
-        "Answer the question from the numbered sources and from nothing else. "
-        "After each fact write the number of its source, like [1]. "
-        "If the sources do not hold the answer, say that the documents do not say."
-    ),
-    "zh": (
-        "只根据编号的资料回答问题，不要使用其他知识。每个事实后面注明资料的编号，例如 [1]。"
-        "资料里没有答案时，就说文档中没有提到。请用中文回答。"
-    ),
-}
-_FORMED = {
-    "en": "Use the numbered sources and nothing else.",
-    "zh": "只使用编号的资料。",
-}
-_QUESTION = {
-    "en": "Sources:\n\n{sources}\n\nQuestion: {question}\nAnswer briefly.",
-    "zh": "资料：\n\n{sources}\n\n问题：{question}\n请简要回答。",
-}
 _LEAST_PASSAGE_TOKENS = 32
 
 
@@ -52,14 +33,23 @@ def pack(
     room: int,
     instruction: str = "",
     thinking: bool | None = None,
+    prompts: Prompts,
+    rules: Literal["rules", "mixed"] = "rules",
 ) -> Prompt:
     """Fit the best passages and the latest history into `room` tokens, `context_tokens` of them passages.
 
-    `instruction` takes the place of the rules about citing, for answers that are no prose.
+    `instruction` takes the place of the rules about citing, for answers that are no prose; `rules`: which of
+    the prompts says how to answer.
     The question always stays; passages go before history. Raises: ContextTooLong, where not even the question
     and the rules fit.
     """
-    write = partial(_messages, conversation, instruction)
+    chinese = is_chinese(conversation.question)
+    before = (
+        f"{prompts.text('formed', chinese=chinese)} {instruction}"
+        if instruction
+        else prompts.text(rules, chinese=chinese)
+    )
+    write = partial(_messages, conversation, before, partial(prompts.text, "question", chinese=chinese))
     bare = write((), history=())
     least = len(chat.prompt_tokens(bare, thinking=thinking))
     if least > room:
@@ -82,7 +72,7 @@ def _fit_passages(
 ) -> tuple[Source, ...]:
     fitted: tuple[Source, ...] = ()
     for passage in passages:
-        text = disarm(passage.text, chat)
+        text = disarm(without_markers(passage.text), chat)
         added = (*fitted, Source(len(fitted) + 1, passage, text))
         spare = limit - len(chat.prompt_tokens(write(added, history=())))
         if spare < 0:
@@ -101,13 +91,12 @@ def _fit_passages(
 
 def _messages(
     conversation: Conversation,
-    instruction: str,
+    rules: str,
+    ask: Callable[..., str],
     sources: Sequence[Source],
     *,
     history: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    language = "zh" if is_chinese(conversation.question) else "en"
-    rules = f"{_FORMED[language]} {instruction}" if instruction else _RULES[language]
     system = [m["content"] for m in history if m["role"] == "system"]
     listing = "\n\n".join(f"[{s.number}] {_heading(s.passage)}\n{s.prompt_text}" for s in sources)
     return [
@@ -115,7 +104,7 @@ def _messages(
         *({"role": m["role"], "content": m["content"]} for m in history if m["role"] != "system"),
         {
             "role": "user",
-            "content": _QUESTION[language].format(sources=listing, question=conversation.question),
+            "content": ask(sources=listing, question=conversation.question),
         },
     ]
 

@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     answer_tokens: int = Field(
         1024, ge=16, le=1 << 20, description="a whole number of tokens from 16 to 1048576"
     )
+    answers: Literal["strict", "mixed"] = Field("strict", description="strict or mixed")
+    """Where the documents do not say: strict says so, mixed adds a general answer, set apart."""
+    prompts_dir: Path | None = None
+    """A folder of prompts that take the place of the shipped ones; see rag/prompt_files.py."""
     sources_footer: bool = Field(True, description="true or false")
     source_links: Literal["none", "list", "text"] = "list"
     link_days: int = Field(30, ge=1, le=3650, description="a whole number of days from 1 to 3650")

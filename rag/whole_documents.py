@@ -227,7 +227,7 @@ async def _summary(
         told = [text[: len(text) * 3 // 4] for text in told]
     listing = "\n\n".join(f"[{number}] {text}" for number, text in enumerate(told, 1))
     prompt = await to_thread.run_sync(_prompt, task, listing, chat)
-    marks = CitationFilter(len(sources))
+    marks = CitationFilter(sources)
     async with aclosing(generate(chat, prompt, reader.params)) as events:
         async for event in events:
             if isinstance(event, Text):

@@ -73,8 +73,9 @@ class StreamOptions(_Body):
 
 
 class ChatRequest(_Body):
-    """POST /v1/chat/completions. `sources_footer` is our own; `top_k`, `min_p`, `repetition_penalty` and
-    `chat_template_kwargs` (of which `enable_thinking` is read) are those of other servers.
+    """POST /v1/chat/completions. `sources_footer`, `source_links`, `answers` are our own; `top_k`, `min_p`,
+    `repetition_penalty` and `chat_template_kwargs` (of which `enable_thinking` is read) are those of other
+    servers.
     """
 
     model: String = Field(min_length=1, max_length=512)
@@ -104,6 +105,7 @@ class ChatRequest(_Body):
     chat_template_kwargs: dict[str, Any] | None = None
     sources_footer: StrictBool | None = None
     source_links: Literal["none", "list", "text"] | None = None
+    answers: Literal["strict", "mixed"] | None = None
 
 
 class CompletionRequest(_Body):

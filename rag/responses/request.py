@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
@@ -37,7 +37,7 @@ _MOST_STORES = 32
 
 
 class ResponseRequest(BaseModel):
-    """POST /v1/responses. `sources_footer` is our own."""
+    """POST /v1/responses. `sources_footer` and `answers` are our own."""
 
     model_config = ConfigDict(extra="allow", frozen=True, protected_namespaces=())
 
@@ -60,6 +60,7 @@ class ResponseRequest(BaseModel):
     include: list[wire.String] | None = Field(None, max_length=32)
     metadata: dict[str, wire.String] | None = Field(None, max_length=16)
     sources_footer: StrictBool | None = None
+    answers: Literal["strict", "mixed"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,7 @@ class Wanted:
     tools: Tools | None
     file_search: FileSearch | None
     thinking: bool | None
+    answers: Literal["strict", "mixed"] | None
     with_summary: bool
     with_results: bool
     with_logprobs: bool
@@ -96,6 +98,7 @@ class Wanted:
             form=self.form,
             tools=self.tools,
             thinking=self.thinking,
+            answers=self.answers,
             search=search,
         )
 
@@ -135,6 +138,7 @@ def read_request(body: ResponseRequest, *, chat: ChatModel | None, tenant: str) 
         form=form,
         tools=tools,
         file_search=file_search,
+        answers=body.answers,
         thinking=wire.read_effort(effort, thinks=chat is not None and chat.thinks, param="reasoning.effort"),
         with_summary=summary is not None,
         with_results="file_search_call.results" in included,

@@ -10,6 +10,7 @@ from rag.answer import Ask, Parts, answer
 from rag.events import End, Retrieved, Text, Thought
 from rag.models import Target
 from rag.overview import find_changes, find_document, find_mentions, recognise
+from rag.prompt_files import load_prompts
 from rag.retriever import Retriever
 
 
@@ -93,7 +94,8 @@ def test_changes_name_both_sides_and_nothing_else(library: Any) -> None:
 async def events_of(question: str, engine: Any, library: Any, **parts: Any) -> list[Any]:
     retriever = Retriever(embedder=engine.embedder, library=library)
     ask = Ask(Target("quarry", "documents"), [{"role": "user", "content": question}], GenerationParams())
-    made = Parts(engine, retriever, **{"context_tokens": 1536, "answer_tokens": 256, **parts})
+    usual = {"context_tokens": 1536, "answer_tokens": 256, "prompts": load_prompts()}
+    made = Parts(engine, retriever, **{**usual, **parts})
     return [event async for event in answer(ask, made)]
 
 

@@ -11,6 +11,7 @@ from rag.errors import InvalidRequest
 from rag.language import coverage, is_chinese, sentences, terms
 from rag.models import slug
 from rag.prompt import pack
+from rag.prompt_files import load_prompts
 from rag.query import read_conversation
 from rag.relevance import UNKNOWN, Nearness, calibrate
 from rag.retriever import Retriever, fuse
@@ -181,13 +182,15 @@ def test_history_makes_way_for_passages_and_the_question_stays(engine: Any, retr
         [*talk, {"role": "user", "content": "How many vacation days carry over?"}]
     )
     passages = retriever.search("vacation days")
-    prompt = pack(conversation, passages, chat=engine.chat, context_tokens=200, room=400)
+    prompt = pack(
+        conversation, passages, chat=engine.chat, context_tokens=200, room=400, prompts=load_prompts()
+    )
     engine.chat.generate(prompt.token_ids, GenerationParams(temperature=0))
     assert len(prompt.token_ids) <= 400
     assert "five vacation days" in engine.chat.prompts[-1]
     assert "older" not in engine.chat.prompts[-1]
     with pytest.raises(ContextTooLong, match="has room for 20"):
-        pack(conversation, passages, chat=engine.chat, context_tokens=200, room=20)
+        pack(conversation, passages, chat=engine.chat, context_tokens=200, room=20, prompts=load_prompts())
 
 
 def test_token_ids_are_read_only_with_the_real_table(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
