@@ -4,7 +4,7 @@ import math
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,6 @@ from rag.choices import Numbered, side_by_side, with_seed
 from rag.errors import InvalidRequest, UnsupportedParameter, error_body, to_api_error
 from rag.events import End, Event, Text
 from rag.generating import generate
-from rag.ports import ChatModel
 from rag.service import Service, service_of, unless_gone
 
 log = structlog.get_logger("quarry.completions")
@@ -38,8 +37,8 @@ async def create_completion(body: wire.CompletionRequest, request: Request) -> R
     wire.check_stream_options(body.stream_options, is_stream=bool(body.stream))
     n_prompts = len(body.prompt) if isinstance(body.prompt, list) and not _is_ids(body.prompt) else 1
     places_of(request).take(min(n_prompts * (body.n or 1), wire.MOST_CHOICES) - 1)
-    starts, n_prompt_tokens = await to_thread.run_sync(_read, body, service, caller_of(request))
-    events = service.patient(side_by_side(starts))
+    wanted = await to_thread.run_sync(_read, body, service, caller_of(request))
+    events = service.patient(side_by_side(wanted.starts))
     head = {
         "id": f"cmpl-{uuid.uuid4().hex}",
         "object": "text_completion",
@@ -47,8 +46,8 @@ async def create_completion(body: wire.CompletionRequest, request: Request) -> R
         "model": body.model,
     }
     if body.stream:
-        return sse.EventStream(_stream(head, events, body, n_prompt_tokens, service), headers={})
-    return await unless_gone(request, _whole(head, events, len(starts), n_prompt_tokens))
+        return sse.EventStream(_stream(head, events, body, wanted, service), headers={})
+    return await unless_gone(request, _whole(head, events, wanted))
 
 
 @router.post("/tokenize")
@@ -76,13 +75,24 @@ async def detokenize(body: wire.DetokenizeRequest, request: Request) -> dict[str
         raise InvalidRequest(f"tokens: {error}", param="tokens") from error
 
 
-def _read(
-    body: wire.CompletionRequest, service: Service, caller: Caller
-) -> tuple[list[Callable[[], AsyncGenerator[Event, None]]], int]:
-    """Check the request; return how each answer starts, and the tokens of the prompts."""
-    for name, given in (("echo", body.echo), ("suffix", body.suffix), ("best_of", (body.best_of or 1) > 1)):
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """How each answer starts, the words that it begins with, and the tokens of the prompts."""
+
+    starts: list[Callable[[], AsyncGenerator[Event, None]]]
+    echoes: list[str]
+    n_prompt_tokens: int
+
+
+def _read(body: wire.CompletionRequest, service: Service, caller: Caller) -> _Wanted:
+    """Check the request. Raises: InvalidRequest, UnsupportedParameter, ContextTooLong."""
+    for name, given in (("suffix", body.suffix), ("best_of", (body.best_of or 1) > 1)):
         if given:
             raise UnsupportedParameter(f"{name} is not supported here", param=name)
+    if body.echo and body.logprobs is not None:
+        raise UnsupportedParameter(
+            "echo is not supported with logprobs: a prompt has none here", param="echo"
+        )
     chat = service.chat()
     target = service.target(body.model, caller)
     if target.kind != "chat":
@@ -90,7 +100,10 @@ def _read(
             f"{body.model} answers from documents, over /v1/chat/completions; {chat.name} continues texts",
             param="model",
         )
-    prompts = _prompts(body, chat)
+    items = _items(body)
+    prompts = [chat.tokenize(item, special=False) if isinstance(item, str) else item for item in items]
+    if not prompts or not all(prompts):
+        raise InvalidRequest("prompt: each needs at least one token", param="prompt")
     n_answers = len(prompts) * (body.n or 1)
     if n_answers > wire.MOST_CHOICES:
         raise UnsupportedParameter(
@@ -115,31 +128,28 @@ def _read(
             partial(generate, chat, prompt, with_seed(most, i), with_thoughts=False)
             for i in range(body.n or 1)
         ]
-    return starts, sum(map(len, prompts))
+    texts = [item if isinstance(item, str) else chat.detokenize(item) for item in items if body.echo]
+    echoes = [text for text in texts or [""] * len(items) for _ in range(body.n or 1)]
+    return _Wanted(starts, echoes, sum(map(len, prompts)))
 
 
-def _prompts(body: wire.CompletionRequest, chat: ChatModel) -> list[Sequence[int]]:
+def _items(body: wire.CompletionRequest) -> list[str | list[int]]:
+    """List the prompts: texts, or token ids."""
     given = body.prompt
     if isinstance(given, str):
-        items: list[str | list[int]] = [given]
-    elif _is_ids(given):
-        items = [[token for token in given if isinstance(token, int)]]
-    else:
-        items = [item for item in given if not isinstance(item, int)]
-    prompts = [chat.tokenize(item, special=False) if isinstance(item, str) else item for item in items]
-    if not prompts or not all(prompts):
-        raise InvalidRequest("prompt: each needs at least one token", param="prompt")
-    return prompts
+        return [given]
+    if _is_ids(given):
+        return [[token for token in given if isinstance(token, int)]]
+    return [item for item in given if not isinstance(item, int)]
 
 
 def _is_ids(prompt: list[str] | list[int] | list[list[int]]) -> bool:
     return bool(prompt) and isinstance(prompt[0], int)
 
 
-async def _whole(
-    head: dict[str, Any], events: sse.Patient[Numbered], n: int, n_prompt_tokens: int
-) -> Response:
-    texts = [""] * n
+async def _whole(head: dict[str, Any], events: sse.Patient[Numbered], wanted: _Wanted) -> Response:
+    texts = list(wanted.echoes)
+    n = len(texts)
     deltas: list[list[Delta]] = [[] for _ in range(n)]
     ends: dict[int, End] = {}
     async with aclosing(events):
@@ -152,18 +162,21 @@ async def _whole(
                     ends[index] = event
     choices = [_choice(i, texts[i], deltas[i], ends[i].finish_reason) for i in range(n)]
     n_written = sum(end.n_completion_tokens for end in ends.values())
-    return JSONResponse({**head, "choices": choices, "usage": wire.usage(n_prompt_tokens, n_written)})
+    return JSONResponse({**head, "choices": choices, "usage": wire.usage(wanted.n_prompt_tokens, n_written)})
 
 
 async def _stream(
     head: dict[str, Any],
     events: sse.Patient[Numbered],
     body: wire.CompletionRequest,
-    n_prompt_tokens: int,
+    wanted: _Wanted,
     service: Service,
 ) -> AsyncGenerator[bytes, None]:
     n_written = 0
     try:
+        for index, text in enumerate(wanted.echoes):
+            if text:
+                yield sse.event({**head, "choices": [_choice(index, text, [], None)]})
         while True:
             try:
                 come = await events.next(within=answering.KEEP_ALIVE_S)
@@ -182,7 +195,7 @@ async def _stream(
             if choices:
                 yield b"".join(sse.event({**head, "choices": [choice]}) for choice in choices)
         if body.stream_options and body.stream_options.include_usage:
-            yield sse.event({**head, "choices": [], "usage": wire.usage(n_prompt_tokens, n_written)})
+            yield sse.event({**head, "choices": [], "usage": wire.usage(wanted.n_prompt_tokens, n_written)})
     # The status is out: only an error event can tell that this is no whole answer.
     except Exception as error:
         described = to_api_error(error)

@@ -32,6 +32,20 @@ async def test_prompts_are_continued_in_order(client: httpx.AsyncClient) -> None
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["total_tokens"]) == (8, 12, 20)
 
 
+@pytest.mark.parametrize("stream", [pytest.param(True, id="stream"), pytest.param(False, id="whole")])
+async def test_echo_begins_with_the_prompt(client: httpx.AsyncClient, stream: bool) -> None:
+    request = {"model": "parrot", "prompt": ["x: one", "x: two"], "echo": True, "stream": stream}
+    answer = await client.post("/v1/completions", json=request)
+    texts = {0: "", 1: ""}
+    if stream:
+        for line in answer.text.strip().split("\n\n")[:-1]:
+            for choice in json.loads(line.removeprefix("data: "))["choices"]:
+                texts[choice["index"]] += choice["text"]
+    else:
+        texts = {choice["index"]: choice["text"] for choice in answer.json()["choices"]}
+    assert texts == {0: "x: oneYou said: one", 1: "x: twoYou said: two"}
+
+
 async def test_stream_of_a_continuation(client: httpx.AsyncClient) -> None:
     request = {
         "model": "parrot",
@@ -50,7 +64,7 @@ async def test_stream_of_a_continuation(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize(
     ("change", "code", "param"),
     [
-        pytest.param({"echo": True}, "unsupported_parameter", "echo", id="echo"),
+        pytest.param({"echo": True, "logprobs": 1}, "unsupported_parameter", "echo", id="echo with logprobs"),
         pytest.param({"suffix": "x"}, "unsupported_parameter", "suffix", id="suffix"),
         pytest.param({"best_of": 2}, "unsupported_parameter", "best_of", id="best of"),
         pytest.param({"n": 9}, "unsupported_parameter", "n", id="many"),
