@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.errors import UnsupportedModel
+from engine.special_tokens import SpecialTokens
 from engine.tokenizer_models import NEVER, BuiltModel, build_model, byte_alphabet
 from engine.vocabulary import (
     SPACE,
@@ -82,10 +83,8 @@ class Tokenizer:
         self._letters = byte_alphabet()
         # Where nothing is put before a text, pieces of spaces are as in it: Gemma's runs of them.
         self._spaced = not (built.add_space_prefix or built.is_byte_level)
-        self._user_tokens = self._special_texts(TokenType.USER_DEFINED)
-        self._all_tokens = self._special_texts(TokenType.USER_DEFINED, *_HIDDEN)
-        self._user_pattern = _special_pattern(self._user_tokens)
-        self._all_pattern = _special_pattern(self._all_tokens)
+        self._user_tokens = SpecialTokens(self._special_texts(TokenType.USER_DEFINED))
+        self._all_tokens = SpecialTokens(self._special_texts(TokenType.USER_DEFINED, *_HIDDEN))
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """Cut `text` into token ids.
@@ -115,12 +114,12 @@ class Tokenizer:
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text, those around it left out: `encode` of many at once."""
-        if self._words is not None and self._user_pattern is None:
+        if self._words is not None and not self._user_tokens:
             return self._words.count([_without_surrogates(text) for text in texts])
         plain = {
             i: self._as_first(_without_surrogates(text))
             for i, text in enumerate(texts)
-            if text and (self._user_pattern is None or self._user_pattern.search(text) is None)
+            if text and not self._user_tokens.is_in(text)
         }
         encoded = self._model.encode_batch_fast(list(plain.values()), add_special_tokens=False)
         counts = dict(zip(plain, map(len, encoded), strict=True))
@@ -180,24 +179,20 @@ class Tokenizer:
         return found
 
     def _encode_body(self, text: str, parse_special: bool) -> list[int]:
-        pattern = self._all_pattern if parse_special else self._user_pattern
         special = self._all_tokens if parse_special else self._user_tokens
         text = _without_surrogates(text)
-        if pattern is None:
-            return self._encode_plain(text, after_special=True)
         ids: list[int] = []
         at = 0
         after_special = True
-        for match in pattern.finditer(text):
-            token_id = special[match.group()]
-            before = text[at : match.start()]
+        for start, end, token_id in special.find(text):
+            before = text[at:start]
             if token_id in self._strips.left:
                 before = before.rstrip()
             if before:
                 ids += self._encode_plain(before, after_special=after_special)
             ids.append(token_id)
             after_special = True
-            at = match.end()
+            at = end
             if token_id in self._strips.right:
                 at = len(text) - len(text[at:].lstrip())
         return ids + self._encode_plain(text[at:], after_special=after_special)
@@ -327,11 +322,6 @@ def _special_id(file: Metadata, names: Iterable[str], n_tokens: int, default: in
         if token_id is not None:
             return token_id
     return default if default is not None and default < n_tokens else None
-
-
-def _special_pattern(texts: Iterable[str]) -> re.Pattern[str] | None:
-    longest_first = sorted(texts, key=len, reverse=True)
-    return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
 
 def _fallback_byte(text: str) -> int | None:
