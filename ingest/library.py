@@ -17,6 +17,7 @@ from ingest.errors import (
 )
 from ingest.index_sync import IndexSync
 from ingest.ownership import acquire
+from ingest.partition.ocr import engine_name
 from ingest.passes import Passes
 from ingest.reconciler import collection_of
 from ingest.record import Record
@@ -82,6 +83,7 @@ class Library:
             ready_index=self._reopened_index,
             settle_seconds=settle_seconds,
             limits=limits,
+            pages_dir=data_dir / "reading",
         )
         self._closed = False
         self._index_ready = threading.Event()
@@ -228,6 +230,7 @@ class Library:
             protections=self._passes.protections,
             skipped=tuple(self._passes.last_scan.skipped),
             unreadable=dict(self._passes.last_scan.unreadable),
+            ocr=engine_name(),
         )
 
     # --- passes -------------------------------------------------------------------------------------

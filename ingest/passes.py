@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from ingest.errors import LibraryClosed, RecordError
+from ingest.partition.page_log import PageStore
 from ingest.partition.partitioner import Partitioner
 from ingest.pipeline import Pipeline
 from ingest.reconciler import Scan, compare, scan, settles_in
@@ -52,8 +53,12 @@ class Passes:
         ready_index: Callable[[], IndexSync],
         settle_seconds: float,
         limits: Limits | None,
+        pages_dir: Path,
     ) -> None:
-        """Prepare; ready_index waits for the indexes, tries once more where opening failed, and may raise."""
+        """Prepare; ready_index waits for the indexes, tries once more where opening failed, and may raise.
+
+        pages_dir: where the pages of long documents are kept while they are being read.
+        """
         self._record = record
         self._documents_dir = documents_dir
         self._embedder = embedder
@@ -62,7 +67,11 @@ class Passes:
         self._ready_index = ready_index
         self._settle_seconds = settle_seconds
         n_readers = max(1, min(_MAX_READERS, os.cpu_count() or 1))
-        self._readers = [Partitioner(limits, count_tokens=embedder.token_counter) for _ in range(n_readers)]
+        self._pages = PageStore(pages_dir)
+        self._readers = [
+            Partitioner(limits, count_tokens=embedder.token_counter, pages=self._pages)
+            for _ in range(n_readers)
+        ]
         self.lock = threading.RLock()
         """Held by whoever changes the library."""
         self.stopping = threading.Event()
@@ -171,6 +180,9 @@ class Passes:
                     self.progress, self._pending = None, {}
             if not self.stopping.is_set():
                 self._remove(plan, claimed, unsettled, report)
+                # What is in the record needs its pages no more; what failed goes on from them.
+                known = self._record.known_files()
+                self._pages.keep_only(old.sha256 for old in known.values() if old.state == "failed")
             index.apply()
             if report.added or report.changed or report.removed:
                 self._drop_unused()

@@ -155,7 +155,9 @@ class ReadAhead:
                     return Unchanged(file, old.document_id, facts)
                 if old is None and (moved := self._claim(sha256)) is not None:
                     return Moved(file, moved.document_id, facts)
-                cut = reader.cut(descriptor, path=file.path, budget=self._budget, limit=self._limit)
+                cut = reader.cut(
+                    descriptor, path=file.path, budget=self._budget, limit=self._limit, sha256=sha256
+                )
         except FileChanging:
             return Waiting(file)
         except UnreadableFile as error:

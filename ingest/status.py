@@ -15,7 +15,8 @@ class LibraryStatus:
 
     indexes_ready: Chroma and tantivy are open and audited; embedder_changed: dense search waits for
     re-embedding; protections: what confines the reading of documents, by name, empty before the first one;
-    skipped: links and special files in the folder; unreadable: folders and why.
+    skipped: links and special files in the folder; unreadable: folders and why; ocr: what reads pictures of
+    text, None where nothing is installed.
     """
 
     n_documents: int
@@ -31,3 +32,4 @@ class LibraryStatus:
     protections: dict[str, bool]
     skipped: tuple[str, ...]
     unreadable: dict[str, str]
+    ocr: str | None = None

@@ -183,6 +183,9 @@ def show_status(out: Console, status: Mapping[str, Any], *, documents: bool = Fa
             f"{name.replace('_', ' ')} {'on' if on else 'off'}" for name, on in protections.items()
         )
         out.print(f"Documents are read behind: {said}")
+    if "ocr" in status:
+        missing = "not read: install OCR with pip install rapidocr onnxruntime"
+        out.print(f"Scans and pictures are {'read by ' + status['ocr'] if status['ocr'] else missing}")
 
 
 def _cache(cache: Mapping[str, int]) -> Text:

@@ -2,6 +2,8 @@
 
 Wire, over one Unix socket. First the parent sends how tokens are counted, pickled: it is trusted, the child
 is not. Then a request is one JSON line with the descriptor attached; an answer is 4 bytes of length and JSON.
+A second descriptor is the file of pages read before: then each further page comes as a message of its own,
+before the answer.
 """
 
 from __future__ import annotations
@@ -19,10 +21,12 @@ from ingest.chunker import chunk
 from ingest.errors import LimitExceeded, PartitionError
 from ingest.partition import formats, sandbox
 from ingest.partition.limits import Limits
+from ingest.partition.page_log import PageLog, parse
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from ingest.partition.page_log import PageLines
     from ingest.units import CountTokens
     from ingest.values import Element
 
@@ -38,24 +42,42 @@ def main(descriptor: int, folder: str, limits: Limits) -> None:
     sys.setrecursionlimit(2000)
     _answer(channel, {"protections": protections})
     while True:
-        message, descriptors, _, _ = socket.recv_fds(channel, REQUEST_BYTES, 1)
+        message, descriptors, _, _ = socket.recv_fds(channel, REQUEST_BYTES, 2)
         if not message:
             return
         sandbox.allow_cpu(limits)
         request = json.loads(message)
-        answer = _read(descriptors[0], request, limits, count_tokens)
+        pages = _page_log(channel, descriptors[1], limits) if len(descriptors) > 1 else None
+        answer = _read(descriptors[0], request, limits, count_tokens, pages)
         _answer(channel, answer)
         if answer.get("exit"):
             return
 
 
+def _page_log(channel: socket.socket, descriptor: int, limits: Limits) -> PageLog:
+    """Take the pages read before, and tell the parent of further ones."""
+    with os.fdopen(descriptor, "r", encoding="utf-8") as file:
+        known = parse(file.read())
+
+    def tell(page: int, lines: PageLines, slow: bool) -> None:
+        _answer(channel, {"page": page, "lines": lines, "slow": slow})
+        if slow:
+            sandbox.allow_cpu(limits)
+
+    return PageLog(known, tell)
+
+
 def _read(
-    descriptor: int, request: dict[str, Any], limits: Limits, count_tokens: CountTokens | None
+    descriptor: int,
+    request: dict[str, Any],
+    limits: Limits,
+    count_tokens: CountTokens | None,
+    pages: PageLog | None,
 ) -> dict[str, Any]:
     suffix = request["suffix"]
     with os.fdopen(descriptor, "rb") as file:
         try:
-            elements = formats.read(file, suffix, limits)
+            elements = formats.read(file, suffix, limits, pages)
             if count_tokens is None or "budget" not in request:
                 return {"elements": [_wire(e) for e in elements]}
             drafts = chunk(

@@ -9,16 +9,21 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from ingest.errors import LimitExceeded, PartitionError, UnsupportedFormat
-from ingest.partition import source_code
+from ingest.partition import ocr, source_code
 from ingest.partition.articles import with_articles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ingest.partition.limits import Limits
+    from ingest.partition.page_log import PageLog
     from ingest.values import Element
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
+
+_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
+# Their readers keep what is read page by page.
+_PAGED = {".pdf", *_PICTURES}
 
 # suffix -> module, function; the module is imported when the first such file comes
 READERS: dict[str, tuple[str, str]] = {
@@ -51,6 +56,7 @@ READERS: dict[str, tuple[str, str]] = {
     ".zip": ("archive", "read_zip"),
     ".jsonlines": ("json_text", "read_json_lines"),
     ".ndjson": ("json_text", "read_json_lines"),
+    **dict.fromkeys(_PICTURES, ("picture", "read_picture")),
     **dict.fromkeys(source_code.SUFFIXES, ("source_code", "read_source")),
 }
 
@@ -62,10 +68,7 @@ _WAYS_OUT = {
     ".et": "a WPS workbook: save it as .xlsx",
     ".dps": "a WPS presentation: save it as .pptx",
     ".pages": "a Pages file: export it as .docx or .pdf",
-    **dict.fromkeys(
-        (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp", ".heic"),
-        "a picture: reading its text needs OCR, which this version has not",
-    ),
+    ".heic": "a picture of a kind that is not read: save it as .jpg",
     **dict.fromkeys(
         (".rar", ".7z", ".tar", ".gz", ".tgz", ".bz2", ".xz"),
         "an archive of a kind that is not opened: unpack it, or pack it as .zip",
@@ -75,6 +78,8 @@ _WAYS_OUT = {
 
 def no_reader(suffix: str) -> str:
     """Say why files that end in `suffix` are not read, and what helps."""
+    if suffix.lower() in _PICTURES:
+        return f"a picture: reading its text needs {ocr.HOW_TO_INSTALL}"
     if way_out := _WAYS_OUT.get(suffix.lower()):
         return way_out
     return f"no reader for {suffix or 'files without a suffix'}"
@@ -82,19 +87,27 @@ def no_reader(suffix: str) -> str:
 
 def supported(suffix: str) -> bool:
     """Tell whether there is a reader for files that end in `suffix`."""
+    if suffix.lower() in _PICTURES:
+        return ocr.engine_name() is not None
     return suffix.lower() in READERS
 
 
-def read(file: IO[bytes], suffix: str, limits: Limits) -> list[Element]:
-    """Partition an open file; raises PartitionError with a reason for the user."""
+def is_paged(suffix: str) -> bool:
+    """Tell whether what is read of such files is kept page by page."""
+    return suffix.lower() in _PAGED
+
+
+def read(file: IO[bytes], suffix: str, limits: Limits, pages: PageLog | None = None) -> list[Element]:
+    """Partition an open file; pages: those that were read before. Raises PartitionError with a reason."""
     if not supported(suffix):
         raise UnsupportedFormat(no_reader(suffix))
     module, function = READERS[suffix.lower()]
-    reader: Callable[[IO[bytes], Limits], list[Element]] = getattr(
+    reader: Callable[..., list[Element]] = getattr(
         importlib.import_module(f"ingest.partition.{module}"), function
     )
     try:
-        elements = with_articles(reader(file, limits))
+        paged = () if pages is None or suffix.lower() not in _PAGED else (pages,)
+        elements = with_articles(reader(file, limits, *paged))
     except zipfile.BadZipFile as error:
         raise PartitionError(f"damaged, or not a {suffix} file: {error}") from error
     # JSON and XML can spell half a surrogate pair, which is no character and cannot be stored.

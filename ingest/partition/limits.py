@@ -13,7 +13,10 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bytes, seconds and counts that one document may use."""
+    """Bytes, seconds and counts that one document may use.
+
+    cpu_seconds, wall_seconds: anew for each page that is read by OCR, of which there may be `ocr_pages`.
+    """
 
     file_bytes: int = 256 * MIB
     memory_bytes: int = 1536 * MIB
@@ -27,6 +30,8 @@ class Limits:
     archive_ratio: int = 200
     archive_depth: int = 2
     nesting: int = 200
+    pixels: int = 40_000_000
+    ocr_pages: int = 2_000
 
 
 def check_archive(file: IO[bytes], limits: Limits) -> None:

@@ -25,8 +25,10 @@ from ingest.partition.limits import Limits
 from ingest.values import ChunkDraft, Element, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from types import TracebackType
 
+    from ingest.partition.page_log import PageStore
     from ingest.units import CountTokens
 
 # A child lives for a batch: readers leak, and a fresh one costs a second of imports.
@@ -47,8 +49,18 @@ class Cut:
 class Partitioner:
     """Read documents one after the other in a child process; not for several threads at once."""
 
-    def __init__(self, limits: Limits | None = None, *, count_tokens: CountTokens | None = None) -> None:
-        """Prepare to read; count_tokens, which the child gets pickled, is only needed for `cut`."""
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        *,
+        count_tokens: CountTokens | None = None,
+        pages: PageStore | None = None,
+    ) -> None:
+        """Prepare to read; count_tokens, which the child gets pickled, is only needed for `cut`.
+
+        pages: where the pages of long documents are kept until the whole is read.
+        """
+        self._pages = pages
         self.limits = limits or Limits()
         self._count_tokens = count_tokens
         self.protections: dict[str, bool] = {}
@@ -71,18 +83,20 @@ class Partitioner:
         answer = self._ask(descriptor, {"suffix": suffix})
         return [_element(fields) for fields in answer["elements"]]
 
-    def cut(self, descriptor: int, *, path: str, budget: int, limit: int) -> Cut:
+    def cut(self, descriptor: int, *, path: str, budget: int, limit: int, sha256: bytes = b"") -> Cut:
         """Read the open file and cut it into chunks; `budget` and `limit` as in `chunk`.
+
+        sha256: of the file, where pages that were read before are to be read no second time.
 
         Raises PartitionError with a reason, whatever the file does to the child.
         """
         name = PurePosixPath(path).name  # a path may be longer than a request
         request = {"suffix": PurePosixPath(path).suffix, "path": name, "budget": budget, "limit": limit}
-        answer = self._ask(descriptor, request)
+        answer = self._ask(descriptor, request, sha256)
         chunks = tuple(ChunkDraft(row[0], tuple(row[1]), *row[2:]) for row in answer["chunks"])
         return Cut(answer["title"], chunks, answer["offsets_in_file"])
 
-    def _ask(self, descriptor: int, request: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, descriptor: int, request: dict[str, Any], sha256: bytes = b"") -> dict[str, Any]:
         suffix = request["suffix"]
         if not formats.supported(suffix):
             raise UnsupportedFormat(formats.no_reader(suffix))
@@ -97,8 +111,16 @@ class Partitioner:
         self._n_documents += 1
         deadline = time.monotonic() + self.limits.wall_seconds
         try:
-            socket.send_fds(channel, [json.dumps(request).encode()], [descriptor])
+            with self._known_pages(suffix, sha256) as pages:
+                socket.send_fds(channel, [json.dumps(request).encode()], [descriptor, *pages])
             answer = self._receive(channel, deadline)
+            n_slow = 0
+            while "page" in answer and self._pages is not None:
+                self._pages.append(sha256, answer["page"], answer["lines"])
+                if answer["slow"] and n_slow < self.limits.ocr_pages:
+                    n_slow += 1
+                    deadline = time.monotonic() + self.limits.wall_seconds
+                answer = self._receive(channel, deadline)
         except (TimeoutError, EOFError, ConnectionError) as error:
             raise PartitionCrashed(self._autopsy(error)) from None
         if answer.get("exit"):
@@ -107,6 +129,19 @@ class Partitioner:
             kind = getattr(ingest.errors, answer["error"], PartitionError)
             raise kind(answer["reason"])
         return answer
+
+    @contextlib.contextmanager
+    def _known_pages(self, suffix: str, sha256: bytes) -> Iterator[list[int]]:
+        """Open the pages of a document that were read before; nothing for what has no pages to keep."""
+        if self._pages is None or not sha256 or not formats.is_paged(suffix):
+            yield []
+            return
+        path = self._pages.path(sha256)
+        descriptor = os.open(path if path.exists() else os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            yield [descriptor]
+        finally:
+            os.close(descriptor)
 
     def interrupt(self) -> None:
         """End the document under way and refuse further ones; from any thread."""

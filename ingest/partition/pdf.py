@@ -12,14 +12,16 @@ from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
 from ingest.errors import LimitExceeded, PartitionError
+from ingest.partition import ocr
 from ingest.partition.articles import begins_division
 from ingest.partition.headings import is_heading
-from ingest.values import Element
+from ingest.values import Element, Place
 
 if TYPE_CHECKING:
     import pypdfium2  # type: ignore[import-untyped] # it has no stubs
 
     from ingest.partition.limits import Limits
+    from ingest.partition.page_log import PageLines, PageLog
 
 _WIDE = "[\u3000-\u303f\u3400-\u9fff\uff00-\uffef]"
 _SPACED = re.compile(rf"(?<={_WIDE}) (?={_WIDE})")
@@ -27,18 +29,31 @@ _ADJOINING = re.compile(rf"{_WIDE}(?={_WIDE})")
 # So many pages must have a line, and half of all, among their first or last lines.
 _MIN_REPEATED = 3
 _EDGE = 2
+# Pages of a shorter document are read again sooner than they are kept.
+_LONG = 50
+_LITTLE_TEXT = 30
+_MOST_OF_PAGE = 0.5
+_MAX_OBJECTS = 2_000
+_OCR_DPI = 200
 _SENTENCE_ENDS = '。！？；….!?;:：”’」』"'
 
 
 @dataclass(frozen=True, slots=True)
-class _Line:
+class PageLine:
+    """A line of a page, with its type size; number: counted from 1 on its page."""
+
     text: str
     size: float
     page: int
+    number: int
 
 
-def read_pdf(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read the text layer, page by page; headings are lines in a clearly larger type."""
+def read_pdf(file: IO[bytes], limits: Limits, pages: PageLog | None = None) -> list[Element]:
+    """Read the text layer, page by page, or the picture of a page that has none and OCR is installed.
+
+    Headings are lines in a clearly larger type; places are the lines of a page. Pages that `pages` knows are
+    not read again.
+    """
     import pypdfium2
 
     try:
@@ -47,39 +62,113 @@ def read_pdf(file: IO[bytes], limits: Limits) -> list[Element]:
         wants_password = "password" in str(error).lower()
         reason = "protected by a password" if wants_password else f"not a readable PDF ({error})"
         raise PartitionError(reason) from error
-    lines: list[_Line] = []
-    garbled: list[int] = []
-    n_characters = 0
-    n_pages = len(document)
-    for number in range(n_pages):
-        try:
-            page_lines = _page_lines(document, number)
-        except _GarbledPage:
-            garbled.append(number + 1)
-            continue
-        n_characters += sum(len(line.text) for line in page_lines)
-        if n_characters > limits.text_characters:
-            raise LimitExceeded(f"more than {limits.text_characters} characters of text")
-        lines += page_lines
+    reader = _Reader(document, limits, pages)
+    lines = reader.lines()
+    n_pages, garbled, pictures = len(document), reader.garbled, reader.pictures
     if garbled and len(garbled) * 2 >= n_pages:
         raise PartitionError(
             f"its text is not readable on {len(garbled)} of {n_pages} pages: the fonts do not say which"
-            " characters they draw; it needs OCR, which this version has not"
+            f" characters they draw; it needs {ocr.HOW_TO_INSTALL}"
         )
     if not lines:
-        raise PartitionError(f"no text on its {n_pages} pages: a scan needs OCR, which this version has not")
+        if not pictures or ocr.engine_name() is not None:
+            raise PartitionError(f"no text on its {n_pages} pages")
+        raise PartitionError(f"no text on its {n_pages} pages: a scan needs {ocr.HOW_TO_INSTALL}")
     lines, margins = _without_margins(lines)
     return [
-        *_paragraphs(lines),
+        *paragraphs(lines),
         *(
             Element("UncategorizedText", f"[The text of page {page} is not readable.]", page=page)
             for page in garbled
+        ),
+        *(
+            Element("Footer", f"[Page {page} is a picture; its text was not read.]", page=page)
+            for page in pictures
         ),
         *(Element("Header", line.text, page=line.page) for line in margins),
     ]
 
 
-def _without_margins(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
+class _Reader:
+    """Read one document's pages; those without readable text are noted."""
+
+    def __init__(self, document: pypdfium2.PdfDocument, limits: Limits, pages: PageLog | None) -> None:
+        self._document = document
+        self._limits = limits
+        self._pages = pages
+        self._can_ocr = ocr.engine_name() is not None
+        self._n_ocr = 0
+        self.garbled: list[int] = []
+        self.pictures: list[int] = []
+
+    def lines(self) -> list[PageLine]:
+        lines: list[PageLine] = []
+        n_characters = 0
+        n_pages = len(self._document)
+        for number in range(1, n_pages + 1):
+            read = self._pages.get(number) if self._pages is not None else None
+            if read is None:
+                read = self._page(number, n_pages)
+            n_characters += sum(len(text) for text, _ in read)
+            if n_characters > self._limits.text_characters:
+                raise LimitExceeded(f"more than {self._limits.text_characters} characters of text")
+            lines += [PageLine(text, size, number, n) for n, (text, size) in enumerate(read, start=1)]
+        return lines
+
+    def _page(self, number: int, n_pages: int) -> PageLines:
+        """Read a page that was not read before."""
+        page = self._document[number - 1]
+        try:
+            read: PageLines | None = _page_lines(page)
+        except _GarbledPage:
+            read = None
+        is_picture = read is not None and _is_picture(page, sum(len(text) for text, _ in read))
+        slow = (read is None or is_picture) and self._can_ocr and self._n_ocr < self._limits.ocr_pages
+        if slow:
+            self._n_ocr += 1
+            read = _ocr_lines(page, self._limits)
+        elif read is None:
+            self.garbled.append(number)
+            return []
+        elif is_picture:
+            self.pictures.append(number)
+            return read
+        if self._pages is not None and (slow or n_pages >= _LONG):
+            self._pages.put(number, read, slow=slow)
+        page.close()
+        return read
+
+
+def _is_picture(page: pypdfium2.PdfPage, n_characters: int) -> bool:
+    """Tell a scanned page: it has little text, and a picture over most of it."""
+    import pypdfium2.raw as pdfium  # type: ignore[import-untyped] # it has no stubs
+
+    if n_characters >= _LITTLE_TEXT:
+        return False
+    width, height = page.get_size()
+    covered = 0.0
+    for item in itertools.islice(page.get_objects(max_depth=3), _MAX_OBJECTS):
+        if item.type == pdfium.FPDF_PAGEOBJ_IMAGE:
+            left, bottom, right, top = item.get_bounds()
+            covered += max(0.0, right - left) * max(0.0, top - bottom)
+    return bool(covered > _MOST_OF_PAGE * width * height)
+
+
+def _ocr_lines(page: pypdfium2.PdfPage, limits: Limits) -> PageLines:
+    """Read a picture of the page; sizes in points, as in a text layer."""
+    import numpy as np
+
+    width, height = page.get_size()
+    scale = min(_OCR_DPI / 72, (limits.pixels / max(width * height, 1.0)) ** 0.5)
+    bitmap = page.render(scale=scale, rev_byteorder=False)
+    pixels = bitmap.to_numpy()
+    if pixels.ndim == 2 or pixels.shape[2] == 1:
+        pixels = np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+    lines = ocr.read_picture(np.ascontiguousarray(pixels[:, :, :3]))
+    return [(_clean(line.text), round(line.height / scale, 1)) for line in lines if _clean(line.text)]
+
+
+def _without_margins(lines: list[PageLine]) -> tuple[list[PageLine], list[PageLine]]:
     """Take out the lines that open or close most pages, page numbers aside; return the rest, and each once.
 
     They interrupt sentences that go over a page, and would be found by everything that they say.
@@ -92,8 +181,8 @@ def _without_margins(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
         key for page in pages for key in {_margin_key(line) for line in (*page[:_EDGE], *page[-_EDGE:])}
     )
     repeated = {key for key, n in edges.items() if n >= max(_MIN_REPEATED, len(pages) // 2)}
-    kept: list[_Line] = []
-    margins: dict[str, _Line] = {}
+    kept: list[PageLine] = []
+    margins: dict[str, PageLine] = {}
     for page in pages:
         for n, line in enumerate(page):
             key = _margin_key(line)
@@ -104,16 +193,15 @@ def _without_margins(lines: list[_Line]) -> tuple[list[_Line], list[_Line]]:
     return (kept, list(margins.values())) if kept else (lines, [])
 
 
-def _margin_key(line: _Line) -> str:
+def _margin_key(line: PageLine) -> str:
     # Once: the last page says "8 of 8".
     return re.sub(rf"(?<!\d){line.page}(?!\d)", "#", line.text, count=1)
 
 
-def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:
+def _page_lines(page: pypdfium2.PdfPage) -> PageLines:
     """Return a page's lines with the type size of their first character."""
-    import pypdfium2.raw as pdfium  # type: ignore[import-untyped] # it has no stubs
+    import pypdfium2.raw as pdfium
 
-    page = document[number]
     text_page = page.get_textpage()
     n = text_page.count_chars()
     # By index, not as one string: sizes are asked for by character index, and PDFium's string may differ.
@@ -122,17 +210,16 @@ def _page_lines(document: pypdfium2.PdfDocument, number: int) -> list[_Line]:
     text = bytes(buffer)[: 2 * n].decode("utf-16-le", errors="surrogatepass")
     if _is_garbled(text):
         raise _GarbledPage
-    lines: list[_Line] = []
+    lines: PageLines = []
     start = 0
     for piece in text.split("\n"):
         clean = _clean(piece)
         if clean:
             size = float(pdfium.FPDFText_GetFontSize(text_page.raw, start))
             # Some producers write size 1 and scale the page: the height of the glyph's box tells then.
-            lines.append(_Line(clean, size if size > 1.5 else _box_height(text_page, start), number + 1))
+            lines.append((clean, size if size > 1.5 else _box_height(text_page, start)))
         start += len(piece) + 1
     text_page.close()
-    page.close()
     return lines
 
 
@@ -165,12 +252,12 @@ def _closed_up(line: str) -> str:
     return _SPACED.sub("", line) if spaced > 2 and 2 * spaced > adjoining else line
 
 
-def _paragraphs(lines: list[_Line]) -> list[Element]:
+def paragraphs(lines: list[PageLine]) -> list[Element]:
     """Join lines into paragraphs and tell headings from them."""
     body = statistics.median(line.size for line in lines)
     full = statistics.quantiles([len(line.text) for line in lines], n=10)[8] if len(lines) > 1 else 0
     elements: list[Element] = []
-    pending: list[_Line] = []
+    pending: list[PageLine] = []
 
     def flush() -> None:
         if pending:
@@ -179,7 +266,8 @@ def _paragraphs(lines: list[_Line]) -> list[Element]:
             heading = larger and is_heading(text)
             level = (0 if pending[0].size > 1.5 * body else 1) if heading else None
             kind = "Title" if heading else "NarrativeText"
-            elements.append(Element(kind, text, level=level, page=pending[0].page))
+            place = Place("line", pending[0].number, pending[-1].number)
+            elements.append(Element(kind, text, level=level, page=pending[0].page, place=place))
             pending.clear()
 
     for line in lines:

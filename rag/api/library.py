@@ -78,6 +78,7 @@ def status(request: Request) -> dict[str, Any]:
         "progress": progress_of(now.progress) if now.progress and caller.collections is None else None,
         "n_waiting": sum(caller.sees(collection_of(file.path)) for file in library.pending()),
         "protections": now.protections,
+        "ocr": now.ocr,
         "cache": _cache(engine) if engine.chat and caller.collections is None else None,
     }
 
