@@ -31,11 +31,16 @@ class ChatModel:
         self.name = name
         self.context_length = context_length
         self.n_weights = n_weights
-        self._vocab_size = vocab_size
+        self.vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._template = template
         self._scheduler = scheduler
         self._grammar_vocabulary = GrammarVocabulary(tokenizer, vocab_size=vocab_size)
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """Return the tokens that end an answer."""
+        return frozenset(self._tokenizer.eos_ids)
 
     def count_tokens(self, text: str) -> int:
         """Count the tokens of plain text, without special ones."""
@@ -105,8 +110,8 @@ class ChatModel:
         if not prompt:
             raise ValueError("the prompt has no tokens")
         for token_id in prompt:
-            if not 0 <= token_id < self._vocab_size:
-                raise ValueError(f"token {token_id} is outside the vocabulary of {self._vocab_size}")
+            if not 0 <= token_id < self.vocab_size:
+                raise ValueError(f"token {token_id} is outside the vocabulary of {self.vocab_size}")
         n_most = left if params.max_tokens is None else min(left, params.max_tokens)
         matcher = self._grammar_vocabulary.matcher(params.grammar) if params.grammar else None
         return self._scheduler.chat(prompt, params, n_most=n_most, matcher=matcher)

@@ -214,6 +214,8 @@ class _Streaming:
         if usage := event.get("usage"):
             generation.n_prompt_tokens = int(usage["prompt_tokens"])
             generation.n_completion_tokens = int(usage["completion_tokens"])
+            details = usage.get("prompt_tokens_details") or {}
+            generation.n_cached_tokens = int(details.get("cached_tokens") or 0)
         for choice in event.get("choices") or ():
             delta = choice.get("delta") or {}
             thought = delta.get("reasoning_content") or delta.get("reasoning") or ""

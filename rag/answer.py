@@ -212,7 +212,7 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
                 n_written += sum(delta.n_tokens for delta in piece.deltas)
                 yield Text(repaired, piece.deltas)
                 if is_looping(written):
-                    end = End("stop", len(prompt.token_ids), n_written)
+                    end = End("stop", len(prompt.token_ids), n_written, n_cached_tokens=piece.n_cached_tokens)
                     break
             else:
                 yield piece
@@ -339,10 +339,11 @@ async def _focused(
                 n_written += sum(delta.n_tokens for delta in piece.deltas)
                 yield Text(ready, piece.deltas)
                 if grounded.ended:
+                    end = End("stop", len(token_ids), n_written, n_cached_tokens=piece.n_cached_tokens)
                     break
             else:
                 yield piece
-    end = end or End("stop", len(token_ids), n_written)
+    assert end is not None  # noqa: S101 (generate ends with it, or raises)
     rest = quote_text(grounded.flush(is_whole=end.finish_reason == "stop"), own_marks=True)
     if not (written + rest).strip():
         rest = await _extract(conversation, sources, parts)

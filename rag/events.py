@@ -25,10 +25,14 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the answer. `deltas` is what the model said for it, before repair."""
+    """A piece of the answer. `deltas` is what the model said for it, before repair.
+
+    `n_cached_tokens`: of the prompt, those that the engine did not have to read again.
+    """
 
     text: str
     deltas: tuple[Delta, ...] = ()
+    n_cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,7 @@ class End:
     cited: tuple[int, ...] = ()
     annotations: tuple[dict[str, Any], ...] = ()
     n_thought_tokens: int = 0
+    n_cached_tokens: int = 0
     queued_s: float = 0.0
 
 

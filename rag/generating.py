@@ -42,7 +42,9 @@ async def generate(
             for piece in _pieces(delta, thoughts):
                 if isinstance(piece, Thought):
                     n_thought_tokens += piece.n_tokens
-                yield piece
+                    yield piece
+                else:
+                    yield replace(piece, n_cached_tokens=generation.n_cached_tokens)
         if finish_reason is None or finish_reason == "cancelled":
             raise EngineClosed("the engine ended the generation before it was complete")
         yield End(
@@ -50,6 +52,7 @@ async def generate(
             generation.n_prompt_tokens,
             generation.n_completion_tokens,
             n_thought_tokens=n_thought_tokens,
+            n_cached_tokens=generation.n_cached_tokens,
             queued_s=generation.queued_s,
         )
     finally:

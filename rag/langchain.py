@@ -19,7 +19,7 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.language_models import BaseChatModel, LanguageModelInput
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage, convert_to_openai_messages
-from langchain_core.messages.ai import UsageMetadata
+from langchain_core.messages.ai import InputTokenDetails, UsageMetadata
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
 from langchain_core.retrievers import BaseRetriever
@@ -274,6 +274,7 @@ def _chunks(event: Event, model: str) -> Iterator[ChatGenerationChunk]:
             input_tokens=event.n_prompt_tokens,
             output_tokens=event.n_completion_tokens,
             total_tokens=event.n_prompt_tokens + event.n_completion_tokens,
+            input_token_details=InputTokenDetails(cache_read=event.n_cached_tokens),
         )
         metadata = {
             "model_name": model,

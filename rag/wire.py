@@ -346,12 +346,13 @@ def now() -> int:
     return int(time.time())
 
 
-def usage(n_prompt: int, n_completion: int, *, n_thought: int = 0) -> dict[str, Any]:
-    """Count the tokens of a request."""
+def usage(n_prompt: int, n_completion: int, *, n_thought: int = 0, n_cached: int = 0) -> dict[str, Any]:
+    """Count the tokens of a request; `n_cached` of its prompt were known to the engine."""
     return {
         "prompt_tokens": n_prompt,
         "completion_tokens": n_completion,
         "total_tokens": n_prompt + n_completion,
+        "prompt_tokens_details": {"cached_tokens": n_cached},
         "completion_tokens_details": {"reasoning_tokens": n_thought},
     }
 

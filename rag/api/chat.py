@@ -236,6 +236,8 @@ def _usage(ends: list[End]) -> dict[str, Any]:
         ends[0].n_prompt_tokens,
         sum(end.n_completion_tokens for end in ends),
         n_thought=sum(end.n_thought_tokens for end in ends),
+        # The first of them read what the others found.
+        n_cached=min(end.n_cached_tokens for end in ends),
     )
 
 

@@ -47,7 +47,7 @@ async def create_completion(body: wire.CompletionRequest, request: Request) -> R
     }
     if body.stream:
         return sse.EventStream(_stream(head, events, body, wanted, service), headers={})
-    return await unless_gone(request, _whole(head, events, wanted))
+    return await unless_gone(request, _whole(head, events, body, wanted))
 
 
 @router.post("/tokenize")
@@ -147,7 +147,9 @@ def _is_ids(prompt: list[str] | list[int] | list[list[int]]) -> bool:
     return bool(prompt) and isinstance(prompt[0], int)
 
 
-async def _whole(head: dict[str, Any], events: sse.Patient[Numbered], wanted: _Wanted) -> Response:
+async def _whole(
+    head: dict[str, Any], events: sse.Patient[Numbered], body: wire.CompletionRequest, wanted: _Wanted
+) -> Response:
     texts = list(wanted.echoes)
     n = len(texts)
     deltas: list[list[Delta]] = [[] for _ in range(n)]
@@ -161,8 +163,17 @@ async def _whole(head: dict[str, Any], events: sse.Patient[Numbered], wanted: _W
                 elif isinstance(event, End):
                     ends[index] = event
     choices = [_choice(i, texts[i], deltas[i], ends[i].finish_reason) for i in range(n)]
+    return JSONResponse({**head, "choices": choices, "usage": _usage(ends, body, wanted.n_prompt_tokens)})
+
+
+def _usage(ends: dict[int, End], body: wire.CompletionRequest, n_prompt_tokens: int) -> dict[str, Any]:
+    """Count all answers; those of one prompt share it: the first of them read what the others found."""
+    n_cached: dict[int, int] = {}
+    for index, end in ends.items():
+        prompt = index // (body.n or 1)
+        n_cached[prompt] = min(end.n_cached_tokens, n_cached.get(prompt, end.n_cached_tokens))
     n_written = sum(end.n_completion_tokens for end in ends.values())
-    return JSONResponse({**head, "choices": choices, "usage": wire.usage(wanted.n_prompt_tokens, n_written)})
+    return wire.usage(n_prompt_tokens, n_written, n_cached=sum(n_cached.values()))
 
 
 async def _stream(
@@ -172,7 +183,7 @@ async def _stream(
     wanted: _Wanted,
     service: Service,
 ) -> AsyncGenerator[bytes, None]:
-    n_written = 0
+    ends: dict[int, End] = {}
     try:
         for index, text in enumerate(wanted.echoes):
             if text:
@@ -190,12 +201,13 @@ async def _stream(
                 if isinstance(event, Text):
                     choices.append(_choice(index, event.text, event.deltas, None))
                 elif isinstance(event, End):
-                    n_written += event.n_completion_tokens
+                    ends[index] = event
                     choices.append(_choice(index, "", [], event.finish_reason))
             if choices:
                 yield b"".join(sse.event({**head, "choices": [choice]}) for choice in choices)
         if body.stream_options and body.stream_options.include_usage:
-            yield sse.event({**head, "choices": [], "usage": wire.usage(wanted.n_prompt_tokens, n_written)})
+            usage = _usage(ends, body, wanted.n_prompt_tokens)
+            yield sse.event({**head, "choices": [], "usage": usage})
     # The status is out: only an error event can tell that this is no whole answer.
     except Exception as error:
         described = to_api_error(error)

@@ -272,7 +272,7 @@ class _Thinking:
 def _usage(end: End) -> Json:
     return {
         "input_tokens": end.n_prompt_tokens,
-        "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
+        "input_tokens_details": {"cached_tokens": end.n_cached_tokens, "cache_write_tokens": 0},
         "output_tokens": end.n_completion_tokens,
         "output_tokens_details": {"reasoning_tokens": end.n_thought_tokens},
         "total_tokens": end.n_prompt_tokens + end.n_completion_tokens,

@@ -352,3 +352,45 @@ def test_gate_of_the_running_server(service: Served) -> None:
         response = httpx.get(f"{service.url}/v1/models", headers={**headers, **changed})
         assert (response.status_code, changed) == (status, changed)
     assert httpx.get(f"{service.url}/health").status_code == 200
+
+
+# What was known
+
+
+def test_usage_tells_what_was_not_read_again(service: Served) -> None:
+    client = service.client()
+    plain = {"model": service.chat_name, "max_tokens": 4}
+    question = "Name a colour that is not in this list: " + ", ".join(f"colour {i}" for i in range(60))
+
+    def cached(**more: Any) -> tuple[int, int]:
+        usage = ask(client, question, **plain, **more).usage
+        return usage.prompt_tokens_details.cached_tokens, usage.prompt_tokens
+
+    known, n_prompt = cached()
+    assert known < 64  # the template's own beginning, if anything
+    known, _ = cached()
+    assert n_prompt - 32 <= known < n_prompt
+    assert cached(n=2)[0] == known
+    chunks = list(ask(client, question, stream=True, stream_options={"include_usage": True}, **plain))
+    assert chunks[-1].usage.prompt_tokens_details.cached_tokens == known
+    answer = client.responses.create(model=service.chat_name, input=question, max_output_tokens=16)
+    assert answer.usage is not None
+    assert answer.usage.input_tokens_details.cached_tokens == known
+    text = client.completions.create(model=service.chat_name, prompt=[question, question], max_tokens=2, n=2)
+    again = client.completions.create(model=service.chat_name, prompt=[question, question], max_tokens=2, n=2)
+    assert text.usage is not None
+    assert again.usage is not None
+    assert again.usage.prompt_tokens_details is not None
+    half = again.usage.prompt_tokens // 2
+    assert 2 * (half - 32) <= again.usage.prompt_tokens_details.cached_tokens < 2 * half
+    message = ChatOpenAI(
+        model=service.chat_name, base_url=f"{service.url}/v1", api_key=SecretStr(service.key), max_retries=0
+    ).invoke(question)
+    assert message.usage_metadata["input_token_details"]["cache_read"] == known  # type: ignore[index]  # it is there
+
+
+def test_an_answer_from_documents_tells_what_was_known(service: Served) -> None:
+    client = service.client()
+    ask(client, "When does the nightly backup start?")
+    again = ask(client, "When does the nightly backup start?")
+    assert 0 < again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens

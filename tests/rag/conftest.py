@@ -52,6 +52,7 @@ class FakeGeneration:
     gate: asyncio.Event | None
     fails_after: int | None
     n_completion_tokens: int = 0
+    n_cached_tokens: int = 0
     queued_s: float = 0.0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
