@@ -42,6 +42,8 @@ class ChatRequest:
         self.generation = generation
         self.sequence = decoder.new_sequence(_sampling(params, seed), params.tenant)
         self.cancelled = False
+        self.block_names: list[str] | None = None  # of the prompt's blocks on disk
+        self.age = 0  # of what is kept of prompts: how often all was forgotten before this one came
         self.n_most = n_most
         self.n_prompt = len(prompt)
         self.tokens = np.empty(len(prompt) + n_most, np.int32)  # the prompt, then what was drawn
@@ -169,6 +171,11 @@ class Feed:
     def n_rows(self) -> int:
         """Count the tokens."""
         return self.n_known + len(self.guess)
+
+    @property
+    def n_keys(self) -> int:
+        """Count what the tokens look back at, all together."""
+        return self.n_rows * self.chat.sequence.n_cached + self.n_rows * (self.n_rows + 1) // 2
 
     def row(self) -> tuple[_native.Sequence, NDArray[np.int32], int]:
         """Return it as the native step takes it."""

@@ -19,13 +19,17 @@ from engine.default_templates import CHATML, default_template
 from engine.embedder import Embedder, EmbedderFingerprint
 from engine.encoder_files import check_vocabulary, open_embedding, open_scorer
 from engine.errors import ModelNotFound, UnsupportedModel
+from engine.kept_prefixes import cache_fingerprint
 from engine.model_checks import ModelChecks
+from engine.prefix_store import PrefixStore, purge
 from engine.reranker import Reranker
 from engine.scheduler import Scheduler, SchedulerStatus
 from engine.tokenizer import Tokenizer, load_tokenizer
 
 _CACHE_TOKENS = 16384
 _CACHE_SHARE = 0.25  # of the machine's memory at most, where nobody says how much
+
+_log = logging.getLogger(__name__)
 
 CacheType = Literal["f16", "q8_0"]
 _VALUE_BYTES: dict[CacheType, float] = {"f16": 2, "q8_0": 1.125}
@@ -57,8 +61,10 @@ class Engine:
         embedder: Embedder | None,
         reranker: Reranker | None,
         weight_bytes: int,
+        chat_model: Path | None = None,
+        cache_type: CacheType = "f16",
     ) -> None:
-        """Join the parts; use `open`."""
+        """Join the parts; use `open`. `chat_model` is the decoder's file."""
         self.chat = chat
         self.embedder = embedder
         self.reranker = reranker
@@ -66,6 +72,9 @@ class Engine:
         self._decoder = decoder
         self._scheduler = scheduler
         self._weight_bytes = weight_bytes
+        self._chat_model = chat_model
+        self._cache_type = cache_type
+        self._store: PrefixStore | None = None
 
     @classmethod
     def open(
@@ -152,6 +161,8 @@ class Engine:
             embedder=embedder,
             reranker=reranker,
             weight_bytes=weight_bytes,
+            chat_model=chat_model,
+            cache_type=cache_type,
         )
         if check_models:
             try:
@@ -185,6 +196,27 @@ class Engine:
             scheduler=self._scheduler.status(),
         )
 
+    def keep_prefixes_in(self, folder: Path, *, limit_bytes: int) -> None:
+        """Keep beginnings of prompts that recur in files, of `limit_bytes` at most; 0: remove what is there.
+
+        Nobody else may use the folder. Where it cannot be used, the log says so, and all works without it.
+        """
+        decoder = self._decoder
+        try:
+            if limit_bytes == 0 or decoder is None or self._chat_model is None or decoder.is_recurrent:
+                purge(folder)
+                return
+            self._store = PrefixStore(
+                folder,
+                model=cache_fingerprint(self._chat_model, self._pool.instruction_set, self._cache_type),
+                block_bytes=decoder.block_bytes,
+                limit_bytes=limit_bytes,
+            )
+        except OSError as error:
+            _log.warning("beginnings of prompts are not kept: %s", error)
+            return
+        self._scheduler.keep_prefixes_in(self._store)
+
     def forget_prefixes(self) -> None:
         """Drop what was kept of prompts for reuse; returns when it is gone. Raises: EngineClosed."""
         self._scheduler.forget_prefixes().result()
@@ -192,6 +224,8 @@ class Engine:
     def close(self) -> None:
         """Stop; requests under way end with EngineClosed."""
         self._scheduler.close()
+        if self._store is not None:
+            self._store.close()
 
 
 def model_name(path: Path) -> str:

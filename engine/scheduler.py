@@ -23,13 +23,16 @@ from engine.encoding_queue import Encode, EncodingQueue, Urgency, Vectors
 from engine.errors import EngineClosed, EngineError, GenerationFailed, GrammarError, QueueFull
 from engine.generation import Generation, GenerationParams
 from engine.grammar import Matcher
+from engine.kept_prefixes import KeptPrefixes
+from engine.prefix_store import PrefixStore
 from engine.prompt_lookup import NO_GUESS
-from engine.step_times import StepTimes
+from engine.step_times import ReadingTimes, StepTimes
 from engine.tokenizer import Tokenizer
 
 _LONGEST_SLICE = 512  # prompt tokens of one step
 _SHORTEST_SLICE = 16
-_STEP_SECONDS = 0.15  # aimed at while somebody's answer is being written
+_SLICE_STEP = 8  # by which slices are shortened
+_STEP_SECONDS = 0.18  # aimed at while somebody writes, who should not wait for 0.3
 _MOST_SEQUENCES = 16  # in one batch
 
 _log = logging.getLogger(__name__)
@@ -48,7 +51,8 @@ class SchedulerStatus:
     n_completion_tokens: int
     n_preempted: int
     n_kept_blocks: int = 0  # of the free ones, those that keep a beginning for reuse
-    n_reused_tokens: int = 0  # of prompts, known to the cache
+    n_reused_tokens: int = 0  # of prompts, known to the cache or restored
+    n_restored_tokens: int = 0  # of these, from disk
     n_guessed_tokens: int = 0  # fed before they were drawn
     n_guessed_right: int = 0
 
@@ -78,7 +82,9 @@ class Scheduler:
         self._running: list[ChatRequest] = []
         self._encodings = EncodingQueue()
         self._times = StepTimes()
+        self._reading_times = ReadingTimes()
         self._forgetting: list[Future[None]] = []
+        self._kept = KeptPrefixes(decoder.block_tokens) if decoder else None
         self._stopping = False
         self._n_prompt_tokens = self._n_completion_tokens = self._n_reused_tokens = self._n_preempted = 0
         self._n_guessed_tokens = self._n_guessed_right = 0
@@ -115,6 +121,7 @@ class Scheduler:
             known_tokens=self._known_tokens,
             matcher=matcher,
         )
+        chat.age = self._kept.age if self._kept else 0
         with self._work:
             self._check_open()
             if len(self._waiting) >= self._queue_limit:
@@ -146,6 +153,11 @@ class Scheduler:
             self._work.notify()
         return future
 
+    def keep_prefixes_in(self, store: PrefixStore) -> None:
+        """Write beginnings that were asked for twice to `store`, and look for others there."""
+        if self._kept is not None:
+            self._kept.store = store
+
     def status(self) -> SchedulerStatus:
         """Tell what is going on now."""
         with self._work:
@@ -160,6 +172,7 @@ class Scheduler:
                 n_preempted=self._n_preempted,
                 n_kept_blocks=self._decoder.n_kept_blocks if self._decoder else 0,
                 n_reused_tokens=self._n_reused_tokens,
+                n_restored_tokens=self._kept.n_restored_tokens if self._kept else 0,
                 n_guessed_tokens=self._n_guessed_tokens,
                 n_guessed_right=self._n_guessed_right,
             )
@@ -212,9 +225,14 @@ class Scheduler:
         with self._work:
             asked, self._forgetting = self._forgetting, []
         for future in asked:
-            if self._decoder is not None:
-                self._decoder.forget_prefixes()
-            future.set_result(None)
+            try:
+                if self._decoder is not None and self._kept is not None:
+                    self._decoder.forget_prefixes()
+                    self._kept.forget()
+            except OSError as error:
+                future.set_exception(EngineError(f"kept beginnings of prompts cannot be removed: {error}"))
+            else:
+                future.set_result(None)
 
     def _drop_cancelled(self) -> None:
         with self._work:
@@ -240,10 +258,20 @@ class Scheduler:
             chat.generation.note_start()
 
     def _reuse(self, chat: ChatRequest) -> None:
-        n = chat.reuse()
+        self._note_reused(chat, chat.reuse())
+
+    def _note_reused(self, chat: ChatRequest, n: int) -> None:
         self._n_reused_tokens += n
         if not chat.n_generated:
             chat.generation.n_cached_tokens += n
+
+    def _restore(self, chat: ChatRequest) -> bool:
+        """Take over some of what the disk has of a prompt; tell whether it has more."""
+        if self._kept is None:
+            return False
+        n, has_more = self._kept.restore(chat)
+        self._note_reused(chat, n)
+        return has_more
 
     def _put_off(self, chat: ChatRequest) -> None:
         """Free what a chat holds; it is read again later, as far as the cache does not know it still."""
@@ -258,16 +286,20 @@ class Scheduler:
         if len(writing) == len(self._running):
             return self._fit(self._guess(writing))
         plan = [Feed(chat, 1, draws=True) for chat in writing]
-        n_left = self._slice(len(writing))
+        n_left = _LONGEST_SLICE
         for chat in self._running:
             if n_left == 0:
                 break
             if chat.is_writing:
                 continue
             self._reuse(chat)
-            if any(chat.can_wait_for(feed.chat, feed.n_known) for feed in plan):
+            if self._restore(chat) or any(chat.can_wait_for(feed.chat, feed.n_known) for feed in plan):
                 continue
             n_tokens = min(chat.n_pending, n_left)
+            if writing:
+                n_tokens = self._shorten(chat, n_tokens, plan)
+            if n_tokens == 0:
+                break
             plan.append(Feed(chat, n_tokens, draws=n_tokens == chat.n_pending))
             n_left -= n_tokens
         return self._fit(plan)
@@ -284,14 +316,19 @@ class Scheduler:
             n_rows += len(guess)
         return plan
 
-    def _slice(self, n_writing: int) -> int:
-        """Return how many prompt tokens a step may read, so that nobody who writes waits too long."""
-        if n_writing == 0:
-            return _LONGEST_SLICE
-        n = _LONGEST_SLICE
-        while n > _SHORTEST_SLICE and self._times.expect(n_writing + n) > _STEP_SECONDS:
-            n -= _SHORTEST_SLICE
-        return n
+    def _shorten(self, chat: ChatRequest, n_tokens: int, plan: list[Feed]) -> int:
+        """Return how many of a prompt's tokens a step may read, so that nobody who writes waits too long."""
+        n_rows = sum(feed.n_rows for feed in plan)
+        n_keys = sum(feed.n_keys for feed in plan)
+        reads = any(not feed.chat.is_writing for feed in plan)
+        while True:
+            keys = n_keys + Feed(chat, n_tokens, draws=False).n_keys
+            if self._reading_times.expect(n_rows + n_tokens, keys) <= _STEP_SECONDS:
+                return n_tokens
+            if n_tokens <= _SHORTEST_SLICE:
+                # Some prompt goes on in every step, however slow the machine is.
+                return 0 if reads else n_tokens
+            n_tokens = max(n_tokens - _SLICE_STEP, _SHORTEST_SLICE)
 
     def _fit(self, plan: list[Feed]) -> list[Feed]:
         """Put the youngest chats back into the queue until the cache has the blocks that the plan needs."""
@@ -315,6 +352,8 @@ class Scheduler:
         """Run a batch and deliver what it drew; return the seconds it took."""
         assert self._decoder is not None  # noqa: S101 - chats exist only with a decoder
         n_rows = sum(feed.n_rows for feed in plan)
+        n_keys = sum(feed.n_keys for feed in plan)
+        is_reading = any(not feed.chat.is_writing for feed in plan)
         started = time.perf_counter()
         try:
             results = self._decoder.step([feed.row() for feed in plan])
@@ -325,6 +364,8 @@ class Scheduler:
             return time.perf_counter() - started
         elapsed = time.perf_counter() - started
         self._times.note(n_rows, elapsed)
+        if is_reading:
+            self._reading_times.note(n_rows, n_keys, elapsed)
         for feed, drawn in zip(plan, results, strict=True):
             if not feed.chat.n_generated:
                 self._n_prompt_tokens += feed.n_known
@@ -344,6 +385,8 @@ class Scheduler:
             if reason is not None:
                 with self._work:
                     self._running.remove(chat)
+                if self._kept is not None:
+                    self._kept.keep(chat)
                 chat.finish(reason)
                 return
 

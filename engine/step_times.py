@@ -1,10 +1,16 @@
-"""How long a step takes by its number of rows: learned from the steps themselves."""
+"""How long a step takes by what it reads: learned from the steps themselves."""
 
 from dataclasses import dataclass
+
+import numpy as np
 
 _WEIGHT = 0.3  # of the newest step
 _FEW_ROWS = 32  # steps of guesses
 _FORGOTTEN_AFTER = 100  # steps; of such sizes only
+
+_KEPT = 0.93  # of what was learned about long steps, at each new one
+_SCALE = np.array([1.0, 1 / 256, 1 / 2**18])  # brings one, rows and keys to the same order of magnitude
+_RIDGE = 1e-3  # holds what the steps do not tell apart
 
 
 @dataclass(slots=True)
@@ -63,3 +69,41 @@ class StepTimes:
             return lower.seconds * n_rows / lower.n_rows
         share = (n_rows - lower.n_rows) / (upper.n_rows - lower.n_rows)
         return lower.seconds + share * (upper.seconds - lower.seconds)
+
+
+class ReadingTimes:
+    """Seconds = a + b rows + c keys, for steps that read prompts; least squares, the newest steps most.
+
+    Keys are what the rows look back at, all together: at the end of a long prompt a row of a small model
+    costs twice what it cost at the beginning.
+    """
+
+    def __init__(self) -> None:
+        """Begin knowing nothing."""
+        self._products = np.zeros((3, 3))
+        self._seconds = np.zeros(3)
+        self._parts = np.zeros(3)
+
+    def note(self, n_rows: int, n_keys: int, seconds: float) -> None:
+        """Learn from a step."""
+        x = np.array([1, n_rows, n_keys]) * _SCALE
+        self._products = _KEPT * self._products + np.outer(x, x)
+        self._seconds = _KEPT * self._seconds + seconds * x
+        self._parts = self._solve()
+
+    def expect(self, n_rows: int, n_keys: int) -> float:
+        """Estimate the seconds of a step; 0 while nothing is known."""
+        return float(self._parts @ (np.array([1, n_rows, n_keys]) * _SCALE))
+
+    def _solve(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        """Fit a, b and c. None costs less than nothing: the one that would is left out."""
+        parts = np.zeros(3)
+        used = [0, 1, 2]
+        while used:
+            matrix = self._products[np.ix_(used, used)]
+            found = np.linalg.solve(matrix + _RIDGE * np.eye(len(used)), self._seconds[used])
+            if found.min() >= 0:
+                parts[used] = found
+                break
+            used.pop(int(found.argmin()))
+        return parts

@@ -59,6 +59,7 @@ class Library:
         chroma_url: str | None,
         settle_seconds: float,
         limits: Limits | None,
+        forget_copies: Callable[[], None],
     ) -> None:
         """Take over an open record and a held lock; use `Library.open`."""
         self.record = record
@@ -84,6 +85,7 @@ class Library:
             settle_seconds=settle_seconds,
             limits=limits,
             pages_dir=data_dir / "reading",
+            forget_copies=forget_copies,
         )
         self._closed = False
         self._index_ready = threading.Event()
@@ -102,10 +104,12 @@ class Library:
         chroma_url: str | None = None,
         settle_seconds: float = 1.0,
         limits: Limits | None = None,
+        forget_copies: Callable[[], None] = lambda: None,
     ) -> Library:
         """Open or create the library in `data_dir`; the indexes open in the background.
 
-        settle_seconds: how long a file must rest before it is read.
+        settle_seconds: how long a file must rest before it is read. forget_copies: drops what others keep of
+        passages, in prompts; called when deleted text is taken off the disk. It may raise EngineError.
         Raises LibraryLocked when another process owns `data_dir`; RecordError.
         """
         lock = acquire(data_dir)
@@ -121,6 +125,7 @@ class Library:
                 chroma_url=chroma_url,
                 settle_seconds=settle_seconds,
                 limits=limits,
+                forget_copies=forget_copies,
             )
         except BaseException:
             if record is not None:

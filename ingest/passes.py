@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from engine.errors import EngineError
 from ingest.errors import LibraryClosed, RecordError
 from ingest.partition.page_log import PageStore
 from ingest.partition.partitioner import Partitioner
@@ -54,10 +55,12 @@ class Passes:
         settle_seconds: float,
         limits: Limits | None,
         pages_dir: Path,
+        forget_copies: Callable[[], None],
     ) -> None:
         """Prepare; ready_index waits for the indexes, tries once more where opening failed, and may raise.
 
-        pages_dir: where the pages of long documents are kept while they are being read.
+        pages_dir: where the pages of long documents are kept while they are being read. forget_copies: drops
+        what others keep of passages; called when deleted text is taken off the disk.
         """
         self._record = record
         self._documents_dir = documents_dir
@@ -66,6 +69,7 @@ class Passes:
         self.embedder_changed = embedder_changed
         self._ready_index = ready_index
         self._settle_seconds = settle_seconds
+        self._forget_copies = forget_copies
         n_readers = max(1, min(_MAX_READERS, os.cpu_count() or 1))
         self._pages = PageStore(pages_dir)
         self._readers = [
@@ -131,6 +135,10 @@ class Passes:
             index.apply()
             self._drop_unused()
             self._record.compact()
+            try:
+                self._forget_copies()
+            except EngineError as error:
+                raise RecordError(f"prompts may hold what was deleted: {error}; compact again") from error
             index.rebuild(stopping=self.stopping)
             self._record.note_compacted()
             ended = time.monotonic()

@@ -87,6 +87,12 @@ class Settings(BaseSettings):
         None, ge=256, le=1 << 24, description="a whole number of tokens from 256 to 16777216"
     )
     cache_type: Literal["f16", "q8_0"] = Field("f16", description="f16 or q8_0")
+    prefix_disk_mb: int = Field(
+        1024, ge=0, le=1 << 20, description="a whole number of megabytes up to 1048576; 0 keeps nothing"
+    )
+    """Of beginnings of prompts, kept in the data folder for the next start."""
+    speculation: bool = Field(True, description="true or false")
+    """Whether what an answer quotes is guessed ahead: it changes speed, not answers."""
     queue_limit: int = Field(64, ge=1, le=10000, description="a whole number from 1 to 10000")
     gpt_aliases: bool = Field(True, description="true or false")
 

@@ -44,6 +44,7 @@ def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine | M
         threads=settings.threads,
         cache_tokens=settings.cache_tokens,
         cache_type=settings.cache_type,
+        speculates=settings.speculation,
         queue_limit=settings.queue_limit,
     )
     try:
@@ -58,7 +59,11 @@ def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine | M
             documents_dir=settings.documents_dir,
             embedder=engine.embedder,
             chroma_url=settings.chroma_url,
+            forget_copies=engine.forget_prefixes,
         )
+        # Only now: the library owns the data folder.
+        prefixes = settings.data_dir / "prefixes"
+        local.keep_prefixes_in(prefixes, limit_bytes=settings.prefix_disk_mb << 20)
         try:
             yield engine, library
         finally:

@@ -59,8 +59,13 @@ def serve(
     engine = with_upstreams(local, settings)
     assert engine.embedder is not None
     library = Library.open(
-        folder / "data", documents_dir=documents, embedder=engine.embedder, settle_seconds=0.1
+        folder / "data",
+        documents_dir=documents,
+        embedder=engine.embedder,
+        settle_seconds=0.1,
+        forget_copies=engine.forget_prefixes,
     )
+    local.keep_prefixes_in(folder / "data" / "prefixes", limit_bytes=settings.prefix_disk_mb << 20)
     try:
         library.reconcile()
         library.start_watching()

@@ -394,3 +394,19 @@ def test_an_answer_from_documents_tells_what_was_known(service: Served) -> None:
     ask(client, "When does the nightly backup start?")
     again = ask(client, "When does the nightly backup start?")
     assert 0 < again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens
+
+
+def test_no_kept_prompt_outlives_a_deleted_document(service: Served) -> None:
+    kept = service.documents.parent / "data" / "prefixes"
+
+    def n_kept() -> int:
+        return sum(len(path.name) == 64 for path in kept.iterdir())
+
+    (service.documents / "otter.md").write_text("# Otter\n\nThe otter project is secret.\n")
+    question = "What is the otter project? " + "Think of what I said before. " * 30
+    for _ in range(2):
+        ask(service.client(), question, model=service.chat_name, max_tokens=4)
+    eventually(lambda: n_kept() > 0)
+    eventually(lambda: "otter.md" in paths(ask(service.client(), "What is the otter project?", max_tokens=4)))
+    (service.documents / "otter.md").unlink()
+    eventually(lambda: n_kept() == 0)

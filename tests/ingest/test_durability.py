@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from engine.errors import EngineError
 from ingest.errors import RecordError, RecordTooNew, StorageFull
 from ingest.pipeline import EMBED_TEXTS
 from ingest.record import Record
@@ -235,6 +236,28 @@ def test_deleted_text_leaves_the_disk_without_being_told(place: Place) -> None:
     assert not [path for path in files if secret.encode() in path.read_bytes()]
     assert place.lexical(library, "ordinary")
     assert library.check_indexes() is None
+
+
+def test_copies_in_prompts_are_forgotten_before_text_counts_as_gone(place: Place) -> None:
+    asked: list[bool] = []
+
+    def forget() -> None:
+        asked.append(library.record.holds_deleted())
+        if len(asked) == 1:
+            raise EngineError("a file cannot be removed: Read-only file system")
+
+    place.write("keep.md", "ordinary words stay")
+    file = place.write("secret.md", "what nobody may know")
+    library = place.open(forget_copies=forget)
+    library.reconcile()
+    file.unlink()
+    library.reconcile()
+    with pytest.raises(RecordError, match="prompts may hold what was deleted: a file cannot be removed"):
+        library.compact()
+    assert library.record.holds_deleted()
+    library.compact()
+    assert asked == [True, True]
+    assert not library.record.holds_deleted()
 
 
 def draft(text: str) -> ChunkDraft:
