@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from bench import fixtures, indexing, ingestion, machine, product, serving
+from bench import conversations, fixtures, indexing, ingestion, machine, product, serving
 from bench.cases import STARTER_CHAT, Case, shape_cases, starter_cases
 from bench.limits import Limits
+from bench.plot import draw
 from bench.report import line_of, save, table_of
 from bench.turns import Row, Sides, compare, compare_fresh, cosines
 from bench.worker import ROOT, BenchError, Worker
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 INDEX_100K = fixtures.CACHE / "index-100k"
 RESULTS = ROOT / "bench" / "results.json"
+PLOT = ROOT / "docs" / "performance.svg"
 
 PRODUCT: dict[str, Callable[[], Iterable[Row]]] = {
     "retrieve/10k": lambda: product.retrieve(fixtures.CACHE / "retrieve-10k"),
@@ -59,6 +61,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--list", action="store_true", help="name the rows and measure nothing")
     parser.add_argument("--no-save", action="store_true", help="leave bench/results.json as it is")
+    parser.add_argument(
+        "--plot", action="store_true", help="draw bench/results.json as docs/performance.svg; measure nothing"
+    )
     options = parser.parse_args()
     if options.repeats < 1:
         parser.error(f"--repeats is {options.repeats}; it must be at least 1")
@@ -70,6 +75,12 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     options = arguments()
     console = Console(width=None if sys.stdout.isatty() else 140)
+    if options.plot:
+        if not RESULTS.exists():
+            console.print(f"there is no {RESULTS}: measure something first")
+            return 2
+        console.print(f"{PLOT}: {draw(RESULTS, PLOT)} rows")
+        return 0
     prefixes = tuple(options.only.split(","))
     every = itertools.chain(starter_cases(), shape_cases() if options.shapes or options.only else ())
     cases = [case for case in every if case.name.startswith(prefixes)]
@@ -145,6 +156,10 @@ def _measure_cases(cases: list[Case], repeats: int, n_threads: int, console: Con
                     yield from compare_fresh(case, path, sides)
                 elif case.work["do"] == "cosines":
                     yield from cosines(case, path, ours, peer)
+                elif case.work["do"] == "chats":
+                    yield from conversations.compare_chats(case, path, ours, peer, repeats=repeats)
+                elif case.work["do"] == "lookup":
+                    yield from conversations.compare_lookup(case, path, ours, repeats=repeats)
                 else:
                     yield from compare(case, path, ours, peer, repeats=repeats, limits=limits)
             except (BenchError, EngineError, IngestError, OSError) as error:

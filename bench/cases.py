@@ -30,6 +30,13 @@ ONNX_COSINES = {
     "onnxruntime int8 per channel": {"engine": "onnxruntime int8", "per_channel": True},
 }
 
+TOGETHER = {
+    f"{flash}, {'together' if together else 'one after the other'}": {**setting, "together": together}
+    for flash, setting in FLASH.items()
+    for together in (True, False)
+}
+"""How several chats are run: every prompt and then all answers in one batch, or one chat after the other."""
+
 REPACKED = frozenset({"Q4_0", "Q8_0", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q6_K"})
 """Types whose weights llama.cpp can lay out anew while loading."""
 
@@ -61,6 +68,10 @@ def starter_cases() -> Iterator[Case]:
     yield _prefill(STARTER_CHAT, 512, FLASH)
     yield _decode(STARTER_CHAT, "64", 1, FLASH)
     yield _embed(STARTER_EMBEDDING, 256)
+    yield Case(
+        f"lookup/{STARTER_CHAT}", "tokens/s", STARTER_CHAT, {"do": "lookup", "n_tokens": 200}, {"default": {}}
+    )
+    yield _chats(STARTER_CHAT)
 
 
 def shape_cases() -> Iterator[Case]:
@@ -81,9 +92,16 @@ def shape_cases() -> Iterator[Case]:
                 yield _prefill(model, n, settings)
             yield _decode(model, "1", 1, settings)
             yield _decode(model, "8", 8, settings)
+            if kind == "Q4_K_M":
+                yield _chats(model)
             yield Case(f"load/{model}", "s", model, {"do": "load"}, {"default": {}}, better="lower")
             memory = {"do": "memory", "n_tokens": 512}
             yield Case(f"memory/{model}", "bytes", model, memory, {"default": {}}, "lower", fresh=True)
+
+
+def _chats(model: str) -> Case:
+    work = {"do": "chats", "n_chats": 8, "n_prompt": 2000, "n_tokens": 64}
+    return Case(f"chats8/{model}", "s", model, work, TOGETHER, better="lower")
 
 
 def _prefill(model: str, n: int, settings: Mapping[str, Mapping[str, object]]) -> Case:

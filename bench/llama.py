@@ -77,6 +77,8 @@ class Settings:
     n_sequences: int = 1
     embeddings: bool = False
     f32_cache: bool = False
+    unified_cache: bool = True
+    """One cache for all sequences, or an equal part for each."""
 
 
 class Llama:
@@ -223,7 +225,7 @@ def _context_params(settings: Settings) -> api.llama_context_params:
     params.n_threads = settings.n_threads
     params.n_threads_batch = settings.n_threads
     params.embeddings = settings.embeddings
-    params.kv_unified = True
+    params.kv_unified = settings.unified_cache
     if settings.flash_attention is not None:
         params.flash_attn_type = int(settings.flash_attention)
     params.type_k = params.type_v = GGML_TYPE_F32 if settings.f32_cache else GGML_TYPE_F16

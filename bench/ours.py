@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bench import prompts
+from bench import conversations, prompts
 from bench.worker import peak_resident_bytes, serve
 from engine import _native as native
 
@@ -126,6 +126,7 @@ def vectors(models: Models, request: dict[str, Any]) -> list[list[float]]:
 
 def main() -> None:
     models = Models()
+    engines = conversations.Engines(N_THREADS)
     measures = {"prefill": prefill, "decode": decode, "embed": embed, "load": load, "memory": memory}
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
@@ -142,6 +143,10 @@ def main() -> None:
         if request["do"] == "drop":
             models.drop()
             return {}
+        if request["do"] in conversations.MEASURES:
+            models.drop()
+            return conversations.MEASURES[request["do"]](engines, request)
+        engines.drop()
         return {"value": measures[request["do"]](models, request)}
 
     serve(answer)

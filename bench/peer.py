@@ -117,6 +117,43 @@ def vectors(models: Models, request: dict[str, Any]) -> list[list[float]]:
     return lists
 
 
+def chats(models: Models, request: dict[str, Any]) -> float:
+    """Return the seconds until the last of several chats that come at once has its answer.
+
+    "together": every prompt, then all answers in one batch; else one chat after the other.
+    """
+    asked = dict(request["settings"])
+    together = asked.pop("together")
+    n_chats, n_prompt, n_tokens = request["n_chats"], request["n_prompt"], request["n_tokens"]
+    n_sequences = n_chats if together else 1
+    chosen = settings(
+        {"settings": asked},
+        n_ctx=n_sequences * (n_prompt + n_tokens + 48),
+        n_sequences=n_sequences,
+        unified_cache=False,
+    )
+    model = models.get(request["model"], chosen)
+    if request.get("warm"):
+        n_chats, n_prompt, n_tokens = 1, 64, 2
+    prompt_ids = [prompts.token_ids(n_prompt, model.n_vocab, seed=s) for s in range(n_chats)]
+    model.clear()
+    start = perf_counter()
+    last: list[int] = []
+    for s, ids in enumerate(prompt_ids):
+        if together:
+            last.append(model.prefill(ids, sequence=s))
+            continue
+        model.clear()
+        token = model.prefill(ids)
+        for i in range(n_tokens - 1):
+            model.feed([(token, n_prompt + i, 0, True)])
+            token = int(model.output(0).argmax())
+    for i in range(n_tokens - 1 if together else 0):
+        model.feed([(token, n_prompt + i, s, True) for s, token in enumerate(last)])
+        last = [int(model.output(s).argmax()) for s in range(n_chats)]
+    return perf_counter() - start
+
+
 def load(models: Models, request: dict[str, Any]) -> float:
     """Return the seconds from nothing to the first token after a short prompt."""
     models.drop()
@@ -142,7 +179,14 @@ def settings(request: dict[str, Any], **fixed: Any) -> llama.Settings:
 def main() -> None:
     llama.start()
     models = Models()
-    measures = {"prefill": prefill, "decode": decode, "embed": embed, "load": load, "memory": memory}
+    measures = {
+        "prefill": prefill,
+        "decode": decode,
+        "embed": embed,
+        "chats": chats,
+        "load": load,
+        "memory": memory,
+    }
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         if request["do"] == "describe":
