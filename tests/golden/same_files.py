@@ -36,7 +36,7 @@ WIDE_MIXTURES = tuple(
 )
 """One for each type."""
 WIDE_IDS = np.random.default_rng(3).integers(0, WIDE_VOCAB, 40).astype(np.int32)
-SMOLLM2_MIXTURES = ("Q8_0",)
+SMOLLM2_MIXTURES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
 SMOLLM2_POSITIONS = tuple(range(1, 138, 6))
 
 
