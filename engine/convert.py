@@ -67,6 +67,9 @@ def convert(
     if tensor_type not in get_args(TensorType):
         known = ", ".join(get_args(TensorType))
         raise ConversionError(f"tensor type {tensor_type!r} cannot be written; known are {known}")
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "is not there"
+        raise ConversionError(f"{folder} {what}; a Hugging Face folder with a config.json is expected")
     config = read_json(folder / "config.json")
     conversion = find_conversion(config, folder)
     tensors = _plan(conversion, read_tensors(folder).values(), tensor_type)

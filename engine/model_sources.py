@@ -86,7 +86,9 @@ def parse_source(spec: str) -> Source:
     name, at, revision = parts[1].partition("@") if len(parts) > 1 else ("", "", "")
     plain = [parts[0], name, *parts[2:], *([revision] if at else [])]
     if not all(map(_PLAIN.fullmatch, plain)):
-        raise ModelNotFound(f"source {spec!r} is not {scheme}:OWNER/REPO/FILE")
+        raise ModelNotFound(
+            f"source {spec!r} is not {scheme}:OWNER/REPO/FILE, nor {scheme}:OWNER/REPO for a whole folder"
+        )
     repo = f"{parts[0]}/{name}"
     listing = ""
     if scheme == "hf":

@@ -132,5 +132,8 @@ def _opened(
     except _native.GgufError as e:
         raise UnsupportedModel(f"{model} cannot be measured: {e}") from e
     if n_ctx > decoder.context_length:
-        raise ContextTooLong(f"{model.name} reads {decoder.context_length} tokens; chunks have {n_ctx}")
+        raise ContextTooLong(
+            f"{model.name} reads {decoder.context_length} tokens; chunks have {n_ctx}. "
+            f"Say --context {decoder.context_length}"
+        )
     yield decoder, load_tokenizer(file), pool

@@ -63,6 +63,8 @@ def explain(error: Exception) -> str:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:  # the native reader's, which name the file themselves
+        return error.strerror
     return f"{type(error).__name__}: {error} (not foreseen; --debug shows where)"
 
 
@@ -280,13 +282,15 @@ def evaluate(
 
 @app.command()
 def convert(
-    folder: Annotated[Path, typer.Argument(help="A Hugging Face folder with config.json and safetensors.")],
+    folder: Annotated[
+        Path, typer.Argument(help="A folder with config.json, a tokenizer and safetensors or PyTorch files.")
+    ],
     out: Annotated[Path, typer.Argument(help="The GGUF file to write.")],
     tensor_type: Annotated[
-        TensorType, typer.Option("--type", help="The type of the weights.")
+        TensorType, typer.Option("--type", case_sensitive=False, help="The type of the weights.")
     ] = TensorType.F16,
 ) -> None:
-    """Convert a Llama-family or BERT-family model to GGUF."""
+    """Convert a Hugging Face folder to GGUF."""
     from engine.convert import convert as convert_model
     from rag.terminal import console, count_progress
 

@@ -301,6 +301,12 @@ def test_integer_weights_are_refused(llama_folder: Path, tmp_path: Path) -> None
         convert(llama_folder, tmp_path / "out.gguf")
 
 
+@pytest.mark.parametrize("name", ["config.json", "nowhere"], ids=["a-file", "absent"])
+def test_what_is_no_folder_is_named(name: str, llama_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=rf"{name} is (a file|not there); a Hugging Face folder"):
+        convert(llama_folder / name, tmp_path / "out.gguf")
+
+
 def test_unwritable_target_leaves_nothing(llama_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         convert(llama_folder, tmp_path / "nowhere" / "out.gguf")

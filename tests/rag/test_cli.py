@@ -46,6 +46,9 @@ def environment(**settings: str) -> dict[str, str]:
         pytest.param(["ask", "Why?"], {}, "quarry models pull", id="ask-without-models"),
         pytest.param(["status"], {}, "quarry models pull", id="status-without-models"),
         pytest.param(["convert", "nowhere", "out.gguf"], {}, "nowhere", id="no-folder-to-convert"),
+        pytest.param(
+            ["quantize", "no.gguf", "q.gguf", "q8_0"], {}, "no.gguf: No such", id="no-file-to-quantize"
+        ),
         pytest.param(["models", "show", "nothing"], {}, "nothing", id="unknown-model"),
         pytest.param(["ingest", "/nowhere"], {}, "/nowhere", id="no-such-path"),
         pytest.param(["ingest", "/usr"], {}, "outside the documents folder", id="path-outside"),
