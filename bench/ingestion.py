@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ingest.values import NewVersion
 
 
-# Half a minute of embedding.
-_EMBEDDED_FILES, _EMBEDDED_BYTES = 100, 20_000
+# Half a minute of embedding, twice.
+_EMBEDDED_FILES, _EMBEDDED_BYTES = 60, 20_000
 
 
 def read_mixed(folder: Path, models: Path) -> list[Row]:

@@ -117,9 +117,9 @@ class IndexFeed:
         while True:
             with self._connections.reading() as reader:
                 rows = reader.execute(
-                    """SELECT c.id, e.vector FROM chunks c JOIN versions v ON v.id = c.version_id
-                    JOIN documents d ON d.id = v.document_id
-                    JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
+                    """SELECT c.id, e.vector FROM chunks c CROSS JOIN versions v ON v.id = c.version_id
+                    CROSS JOIN documents d ON d.id = v.document_id
+                    CROSS JOIN vectors e ON e.embedder_id = ? AND e.text_hash = c.text_hash
                     WHERE c.id > ? AND c.indexed AND d.collection_id IN (SELECT value FROM json_each(?))
                     ORDER BY c.id LIMIT ?""",
                     (embedder_id, after, collections, _VECTOR_ROWS),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 from typing import TYPE_CHECKING
 
 from ingest.errors import LibraryLocked, RecordError, StorageFull
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+_DEAD_OWNER_TENTHS = 50
 
 
 def acquire(data_dir: Path) -> int:
@@ -20,9 +23,9 @@ def acquire(data_dir: Path) -> int:
     except OSError as error:
         raise StorageFull(f"the data folder {data_dir} cannot be used: {error.strerror}") from error
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _lock(lock)
     except BlockingIOError:
-        owner = os.read(lock, 32).decode("ascii", "replace").strip()
+        owner = _owner(lock)
         os.close(lock)
         raise LibraryLocked(
             f"the data folder {data_dir} is in use by process {owner or 'unknown'};"
@@ -34,3 +37,37 @@ def acquire(data_dir: Path) -> int:
     os.ftruncate(lock, 0)
     os.write(lock, f"{os.getpid()}\n".encode())
     return lock
+
+
+def _lock(lock: int) -> None:
+    """Lock the file; wait only for an owner that is dead. Raises BlockingIOError.
+
+    A process that was killed while it started a reader leaves its lock to that reader, for the moment until it
+    runs its own program.
+    """
+    pause = threading.Event()
+    for _ in range(_DEAD_OWNER_TENTHS):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if _is_alive(_owner(lock)):
+                raise
+            pause.wait(0.1)
+        else:
+            return
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _owner(lock: int) -> str:
+    return os.pread(lock, 32, 0).decode("ascii", "replace").strip()
+
+
+def _is_alive(pid: str) -> bool:
+    """Tell whether a process runs; True where that cannot be known."""
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError, OverflowError):
+        return True
+    return True

@@ -36,7 +36,8 @@ def configure_logging(level: str, *, as_json: bool) -> None:
             *last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        # Looked up for every line: a progress bar puts its own in the place of stderr, and makes room.
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
     )
     logging.basicConfig(
         level=max(_LEVELS[level], logging.WARNING),

@@ -177,6 +177,9 @@ def show_status(out: Console, status: Mapping[str, Any], *, documents: bool = Fa
     if status["failures"]:
         out.print()
     _show_failures(out, [(failure["path"], failure["reason"]) for failure in status["failures"]])
+    for line in _index_faults(status["indexes"]):
+        out.print()
+        out.print(line, markup=False)
     if protections := status["protections"]:
         out.print()
         said = ", ".join(
@@ -186,6 +189,16 @@ def show_status(out: Console, status: Mapping[str, Any], *, documents: bool = Fa
     if "ocr" in status:
         missing = "not read: install OCR with pip install rapidocr onnxruntime"
         out.print(f"Scans and pictures are {'read by ' + status['ocr'] if status['ocr'] else missing}")
+
+
+def _index_faults(indexes: Mapping[str, Any]) -> Iterator[str]:
+    """Say what keeps searches from being what they should be."""
+    if indexes["error"] is not None:
+        yield f"Search indexes: {indexes['error']}"
+    elif not indexes["ready"]:
+        yield "Search indexes: being opened"
+    if indexes["embedder_changed"]:
+        yield "Another embedding model: passages are embedded anew; until then words alone are searched"
 
 
 def _cache(cache: Mapping[str, int]) -> Text:

@@ -131,7 +131,8 @@ def _rows(service: Service, caller: Caller) -> list[dict[str, Any]]:
         if file.path not in known and caller.sees(collection := collection_of(file.path)):
             row = _waiting(file.path, collection, path_id(file.path), store_id(collection))
             rows.append({**row, "uploaded": False, "bytes": file.size})
-    return rows
+    # A file keeps its place when it has been read: nobody who reads page after page misses another.
+    return sorted(rows, key=lambda row: str(row["path"]))
 
 
 def progress_of(progress: IngestProgress) -> dict[str, Any]:

@@ -79,6 +79,12 @@ def status(request: Request) -> dict[str, Any]:
         "n_waiting": sum(caller.sees(collection_of(file.path)) for file in library.pending()),
         "protections": now.protections,
         "ocr": now.ocr,
+        "indexes": {
+            "ready": now.indexes_ready,
+            "error": now.index_error,
+            "n_rebuilds": now.n_index_rebuilds,
+            "embedder_changed": now.embedder_changed,
+        },
         "cache": _cache(engine) if engine.chat and caller.collections is None else None,
     }
 

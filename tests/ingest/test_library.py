@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -229,6 +230,25 @@ def test_second_owner_is_refused_and_writes_nothing(place: Place) -> None:
     )  # fmt: skip
     assert f"in use by process {os.getpid()}" in done.stdout
     assert {p: p.stat().st_mtime_ns for p in place.data.rglob("*") if p.is_file()} == before
+
+
+def test_owner_that_was_killed_while_it_started_a_reader_is_waited_for(place: Place) -> None:
+    """The forked process holds a copy of the lock until it runs its own program."""
+    program = textwrap.dedent(
+        """
+        import os, signal, sys, threading
+        from pathlib import Path
+        from ingest.ownership import acquire
+        acquire(Path(sys.argv[1]))
+        if os.fork():
+            os.kill(os.getpid(), signal.SIGKILL)
+        threading.Event().wait(1)
+        """
+    )
+    root = Path(__file__).parents[2]
+    killed = subprocess.run([sys.executable, "-c", program, place.data], cwd=root, check=False, timeout=60)
+    assert killed.returncode == -signal.SIGKILL
+    place.open().close()
 
 
 def test_lock_is_released_on_close(place: Place) -> None:

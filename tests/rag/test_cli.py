@@ -184,9 +184,41 @@ def test_commands_use_the_running_service(library_folder: Path, service: dict[st
     found = quarry("search", "What was the roof mended with?", folder=library_folder, **service)
     assert "roof.txt" in found.stdout, found.stderr
 
+    answered = quarry("ask", "What was the roof mended with?", folder=library_folder, **service)
+    assert "roof.txt" in answered.stdout, answered.stderr
+    assert "roof.txt" in quarry("status", "--documents", folder=library_folder, **service).stdout
+    assert "slate from Wales" in quarry("show", "roof.txt", folder=library_folder, **service).stdout
+    assert "Reading 1 again" in quarry("retry", folder=library_folder, **service).stdout
+    assert "are whole" in quarry("verify", folder=library_folder, **service).stdout
+    assert "built anew" in quarry("reindex", folder=library_folder, **service).stdout
+    assert "Nothing that was deleted" in quarry("compact", folder=library_folder, **service).stdout
+    assert "Wrote saved.backup" in quarry("backup", "saved.backup", folder=library_folder, **service).stdout
+    (library_folder / "questions.jsonl").write_text(
+        '{"question": "What of the roof?", "gold": ["roof.txt"]}\n'
+    )
+    evaluated = quarry("eval", "questions.jsonl", folder=library_folder, **service)
+    assert evaluated.returncode == 0, evaluated.stderr
+
+
+def test_second_process_on_a_data_folder_ends_and_writes_nothing(
+    library_folder: Path, service: dict[str, str]
+) -> None:
+    data = library_folder / "data"
+    assert quarry("backup", "saved.backup", folder=library_folder, **service).returncode == 0
+    before = _contents(data)
+
     second = quarry("serve", folder=library_folder, **{**service, "port": str(free_port())})
     assert second.returncode == 1
     assert f"http://127.0.0.1:{service['port']}" in second.stderr
+
+    restored = quarry("restore", "saved.backup", folder=library_folder, **service)
+    assert restored.returncode == 1
+    assert "in use by process" in restored.stderr
+    assert _contents(data) == before
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_upkeep_of_the_library(library_folder: Path, starter_models: Path) -> None:

@@ -136,3 +136,23 @@ async def test_documents_and_passages(client: httpx.AsyncClient, library: Any) -
     assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
     for bad in ({"chunk": -1}, {"chunk": 1 << 70}, {"chunk": 1, "before": 10**6}):
         assert (await client.get("/v1/library/passage", params=bad)).status_code == 400
+
+
+async def test_more_documents_than_fit_a_page_come_page_after_page(
+    client: httpx.AsyncClient, library: Any
+) -> None:
+    for n in range(1200):
+        library.put(f"many/{n}.md", f"Document {n}.", collection="many")
+    client.headers["Authorization"] = "Bearer alpha"
+    paths: list[str] = []
+    while True:
+        wanted: dict[str, Any] = {"collection": "many", "limit": 500, "offset": len(paths)}
+        page = (await client.get("/v1/library/documents", params=wanted)).json()
+        assert page["total"] == 1200
+        if not page["data"]:
+            break
+        paths += [row["path"] for row in page["data"]]
+    assert paths == sorted(f"many/{n}.md" for n in range(1200))
+    refused = await client.get("/v1/library/documents", params={"limit": 1001})
+    assert refused.status_code == 400
+    assert "1000" in refused.json()["error"]["message"]
