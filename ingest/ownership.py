@@ -42,8 +42,8 @@ def acquire(data_dir: Path) -> int:
 def _lock(lock: int) -> None:
     """Lock the file; wait only for an owner that is dead. Raises BlockingIOError.
 
-    A process that was killed while it started a reader leaves its lock to that reader, for the moment until it
-    runs its own program.
+    A process that was killed while it started a reader leaves its lock to that reader, for the moment until
+    it runs its own program.
     """
     pause = threading.Event()
     for _ in range(_DEAD_OWNER_TENTHS):
