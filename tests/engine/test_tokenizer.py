@@ -307,6 +307,29 @@ def test_wordpiece_puts_its_tokens_around() -> None:
     assert tokenizer.decode([2, 4, 5, 6, 3]) == "hello ,"
 
 
+def unigram_file() -> dict[str, object]:
+    """A Unigram vocabulary without a table of normalization."""
+    return sentencepiece_file() | {"tokenizer.ggml.model": "t5", "tokenizer.ggml.unknown_token_id": 0}
+
+
+def words_file() -> dict[str, object]:
+    """A vocabulary of words without spaces."""
+    return {
+        "tokenizer.ggml.model": "whitespace",
+        "tokenizer.ggml.tokens": ["<s>", "</s>", "<unk>", "h", "e", "he", "l", "o"],
+        "tokenizer.ggml.token_type": [CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 5,
+        "tokenizer.ggml.merges": ["h e"],
+        "tokenizer.ggml.unknown_token_id": 2,
+        "tokenizer.ggml.eos_token_id": 1,
+    }
+
+
+def gemma4_file() -> dict[str, object]:
+    """SentencePiece's pieces with merges, as Gemma 4 has them."""
+    file = sentencepiece_file() | {"tokenizer.ggml.model": "gemma4", "tokenizer.ggml.bos_token_id": 1}
+    return file | {"tokenizer.ggml.merges": ["\u2581 h", "\u2581h i"]}
+
+
 def _odd_values() -> list[object]:
     numbers: list[object] = [None, 0, -1, 2**63, 1.5, float("nan"), float("inf"), True]
     return [*numbers, "", "a b", b"x", {}, [], [[]], ["\ud800"] * 10, ["a" * 9999], [0] * 300, [1e308] * 300]
@@ -314,7 +337,9 @@ def _odd_values() -> list[object]:
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
-    "make", [byte_level_file, sentencepiece_file, wordpiece_file], ids=["gpt2", "llama", "bert"]
+    "make",
+    [byte_level_file, sentencepiece_file, wordpiece_file, unigram_file, words_file, gemma4_file],
+    ids=["gpt2", "llama", "bert", "t5", "whitespace", "gemma4"],
 )
 def test_mutated_files_are_refused_or_work(make: Callable[[], dict[str, object]], seed: int) -> None:
     rng = random.Random(seed)
