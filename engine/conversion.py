@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -86,6 +86,29 @@ class Unchanged:
 
     def adjust(self, name: str, values: NDArray[np.float32]) -> NDArray[np.float32]:  # noqa: ARG002
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class SizedConversion(Unchanged):
+    """The sizes that all models have; `config` is config.json."""
+
+    name: str
+    arch: gguf.MODEL_ARCH
+    config: Mapping[str, Any]
+    n_layers: int
+    n_embd: int
+    n_ff: int
+    n_heads: int
+    n_vocab: int
+    n_context: int
+
+    def write_sizes(self, writer: gguf.GGUFWriter) -> None:
+        """Write the keys of these sizes."""
+        writer.add_block_count(self.n_layers)
+        writer.add_context_length(self.n_context)
+        writer.add_embedding_length(self.n_embd)
+        writer.add_feed_forward_length(self.n_ff)
+        writer.add_head_count(self.n_heads)
 
 
 def rows_of(tensor: StoredTensor, first: int, n: int) -> StoredTensor:

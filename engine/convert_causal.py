@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from engine.conversion import (
     MAX_LAYERS,
     MAX_SIZE,
-    Unchanged,
+    SizedConversion,
     VocabKind,
     read_number,
     read_size,
@@ -26,21 +26,12 @@ _UNUSED = (".attention.masked_bias", ".attention.bias", ".rotary_emb.inv_freq", 
 
 
 @dataclass(frozen=True, slots=True)
-class CausalConversion(Unchanged):
+class CausalConversion(SizedConversion):
     """A language model to convert; see `Conversion`. Its class attributes are what kinds differ in."""
 
-    name: str
-    arch: gguf.MODEL_ARCH
-    config: Mapping[str, Any]
-    n_layers: int
-    n_embd: int
-    n_ff: int
-    n_heads: int
     n_kv_heads: int
     head_dim: int
     n_rotated: int
-    n_vocab: int
-    n_context: int
     tied: bool
 
     activation: ClassVar[str] = "silu"
@@ -181,11 +172,7 @@ class CausalConversion(Unchanged):
         return rope_tensors(self.config, self.n_rotated)
 
     def write_hparams(self, writer: gguf.GGUFWriter, folder: Path) -> None:
-        writer.add_block_count(self.n_layers)
-        writer.add_context_length(self.n_context)
-        writer.add_embedding_length(self.n_embd)
-        writer.add_feed_forward_length(self.n_ff)
-        writer.add_head_count(self.n_heads)
+        self.write_sizes(writer)
         writer.add_head_count_kv(self.n_kv_heads)
         writer.add_layer_norm_rms_eps(read_number(self.config, "rms_norm_eps", float, 1e-6))
         writer.add_key_length(self.head_dim)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from engine.conversion import (
     MAX_LAYERS,
     MAX_SIZE,
-    Unchanged,
+    SizedConversion,
     VocabKind,
     read_number,
     read_size,
@@ -54,18 +54,9 @@ _JOINED["mlp.up_gated_layer"] = _JOINED["mlp.gated_layers"][::-1]
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderConversion(Unchanged):
+class EncoderConversion(SizedConversion):
     """An encoder to convert; see `Conversion`."""
 
-    name: str
-    arch: gguf.MODEL_ARCH
-    config: Mapping[str, Any]
-    n_layers: int
-    n_embd: int
-    n_ff: int
-    n_heads: int
-    n_vocab: int
-    n_context: int
     epsilon: float
     first_position: int
     """Rows of the position table before that of a text's first token: RoBERTa counts from its padding on."""
@@ -141,11 +132,7 @@ class EncoderConversion(Unchanged):
         return iter(())
 
     def write_hparams(self, writer: gguf.GGUFWriter, folder: Path) -> None:
-        writer.add_block_count(self.n_layers)
-        writer.add_context_length(self.n_context)
-        writer.add_embedding_length(self.n_embd)
-        writer.add_feed_forward_length(self.n_ff)
-        writer.add_head_count(self.n_heads)
+        self.write_sizes(writer)
         writer.add_layer_norm_eps(self.epsilon)
         writer.add_causal_attention(False)
         writer.add_token_type_count(read_number(self.config, "type_vocab_size", int, 1))

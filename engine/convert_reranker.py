@@ -5,7 +5,7 @@ Source: llama.cpp, conversion/qwen.py, for names and labels.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import gguf
@@ -65,7 +65,8 @@ def as_reranker(conversion: CausalConversion, folder: Path) -> Qwen3Reranker:
             raise ConversionError(
                 f"the vocabulary of {folder} has no token {word!r}, with which it would judge"
             )
-    values = {name: getattr(conversion, name) for name in CausalConversion.__slots__}
+    names = [field.name for field in fields(CausalConversion)]
+    values = {name: getattr(conversion, name) for name in names}
     ids = tuple(vocab[word] for word in ANSWERS)
     # The rest of the output matrix is never asked.
     made = Qwen3Reranker(**values, answers=ids, has_matrix=not conversion.tied)
