@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import zipfile
 from dataclasses import dataclass
 from email.message import EmailMessage
@@ -246,14 +247,13 @@ def _pdf(blocks: list[Block]) -> bytes:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    if not text.isascii():
-        return [text[i : i + width] for i in range(0, len(text), width)]
+    """Break lines between words; between any two characters of Chinese."""
     lines = [""]
-    for word in text.split():
+    for word in re.findall(r"[!-~]+ ?|[^!-~]", text):
         if len(lines[-1]) + len(word) > width:
             lines.append("")
-        lines[-1] = f"{lines[-1]} {word}".strip()
-    return lines
+        lines[-1] += word
+    return [line.rstrip() for line in lines]
 
 
 def _zipped(parts: dict[str, str]) -> bytes:

@@ -63,8 +63,7 @@ def read(language: str) -> tuple[list[Source], list[Asked]]:
         body, _, questions = rest.partition("\n? ")
         if path != "none":
             sources.append(Source(path, body))
-        lines = (questions or rest.removeprefix("? ")).strip().split("\n")
-        for place, line in enumerate(lines):
+        for place, line in enumerate(questions.strip().split("\n")):
             half = _HALVES[(place if path == "none" else number) % 2]
             asked.append(_asked(line.removeprefix("? "), "" if path == "none" else path, half))
     return sources, asked
