@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from ingest.units import CHARACTERS_PER_TOKEN, Unit, Units, table_header
-from ingest.values import ChunkDraft, Element, embedding_text
+from ingest.values import ChunkDraft, Element, Place, embedding_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -262,7 +262,21 @@ class _Chunker:
         page = self._elements[units[0].element].page
         start, end = self._place(begin)[0], self._place(units[-1])[1]
         n_tokens = fixed + sum(unit.n_tokens for unit in (*carried, *units))
-        return ChunkDraft(header + repeated, path, page, n_tokens, start, end, len(repeated) - len(own))
+        first, last = self._elements[begin.element], self._elements[units[-1].element]
+        place = span(self._lines(begin), first.page, self._lines(units[-1]), last.page)
+        n_overlap = len(repeated) - len(own)
+        return ChunkDraft(header + repeated, path, page, n_tokens, start, end, n_overlap, place=place)
+
+    def _lines(self, unit: Unit) -> Place | None:
+        """Return the place of a unit: of a table whose rows tell theirs, that of the row."""
+        element = self._elements[unit.element]
+        place = element.place
+        if place is None or not place.lines:
+            return place
+        # The second line of a Markdown table is its rule.
+        first, last = (element.text.count("\n", 0, at) for at in (unit.start, max(unit.end - 1, unit.start)))
+        rows = [place.lines[min(max(at - 1, 0) if at else 0, len(place.lines) - 1)] for at in (first, last)]
+        return Place(place.unit, rows[0], rows[1])
 
     def _place(self, unit: Unit) -> tuple[int, int]:
         """Return a unit's offsets: in the file where its reader tells them, else in the extracted text."""
@@ -322,7 +336,18 @@ class _Chunker:
         if n > self._budget // 2:
             return None
         text = f"{_with_heading(left, parent)}\n\n{_with_heading(right, parent)}"
-        return ChunkDraft(text, parent, left.page, n, left.start, right.end)
+        place = span(left.place, left.page, right.place, right.page)
+        return ChunkDraft(text, parent, left.page, n, left.start, right.end, place=place)
+
+
+def span(first: Place | None, page: int | None, last: Place | None, last_page: int | None) -> Place | None:
+    """Return the place from one to another; whole pages where they stand on several."""
+    if first is None or last is None:
+        return None
+    over_pages = page != last_page or "page" in (first.unit, last.unit)
+    if page is not None and last_page is not None and over_pages:
+        return Place("page", page, last.last if last.unit == "page" else last_page)
+    return Place(first.unit, first.first, max(first.last, last.last)) if first.unit == last.unit else None
 
 
 def _with_heading(draft: ChunkDraft, parent: tuple[str, ...]) -> str:

@@ -17,6 +17,7 @@ from ingest.record_rows import (
     ensure_collection,
     move_document,
     note_deletion,
+    read_place,
     replace_chunks,
     upsert_document,
     write_version,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 MAX_ATTEMPTS = 3
 _CHUNK_COLUMNS = """
     SELECT c.id, d.id, d.path, v.title, k.name, c.ordinal, c.heading_path, c.page, c.text, c.n_tokens,
-    c.start_offset, c.end_offset, c.n_overlap, c.indexed
+    c.start_offset, c.end_offset, c.n_overlap, c.indexed, c.place
 """
 _LISTED_CHUNKS = f" FROM json_each(?) j CROSS JOIN chunks c ON c.id = j.value {OWNERS}"
 _VISIBLE_CHUNKS = (
@@ -124,14 +125,24 @@ class Record:
         with self._connections.reading() as reader:
             rows = reader.execute(
                 "SELECT c.text, c.heading_path, c.page, c.n_tokens, c.start_offset, c.end_offset,"
-                " c.n_overlap, c.indexed OR c.words_hash IS NOT NULL"
+                " c.n_overlap, c.indexed OR c.words_hash IS NOT NULL, c.place"
                 " FROM chunks c JOIN versions v ON v.id = c.version_id"
                 " WHERE v.document_id = ? ORDER BY c.ordinal",
                 (document_id,),
             ).fetchall()
         return [
-            ChunkDraft(text, tuple(json.loads(path)), page, n_tokens, start, end, n_overlap, bool(searchable))
-            for text, path, page, n_tokens, start, end, n_overlap, searchable in rows
+            ChunkDraft(
+                text,
+                tuple(json.loads(path)),
+                page,
+                n_tokens,
+                start,
+                end,
+                n_overlap,
+                bool(searchable),
+                read_place(place),
+            )
+            for text, path, page, n_tokens, start, end, n_overlap, searchable, place in rows
         ]
 
     def visible(self, ids: Iterable[int], collections: frozenset[str] | None = None) -> set[int]:
@@ -375,4 +386,5 @@ def _chunk(row: tuple[Any, ...]) -> Chunk:
         end=row[11],
         n_overlap=row[12],
         indexed=bool(row[13]),
+        place=read_place(row[14]),
     )

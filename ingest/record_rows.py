@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ingest.copies import is_wanted, promote, put_in, queue, take_out
+from ingest.values import Place
 
 if TYPE_CHECKING:
     import sqlite3
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
 
 # A note of the library's own; written in the transaction that deletes, so that a kill cannot lose it.
 DELETED = "deleted_since_compaction"
+
+
+def place_json(place: Place | None) -> str | None:
+    """Write a place as the record keeps it."""
+    return None if place is None else json.dumps([place.unit, place.first, place.last])
+
+
+def read_place(stored: str | None) -> Place | None:
+    """Read a place as the record keeps it."""
+    return None if stored is None else Place(*json.loads(stored))
 
 
 def note_deletion(writer: sqlite3.Connection) -> None:
@@ -145,10 +156,13 @@ def replace_chunks(
     for ordinal, draft in enumerate(drafts):
         headings = json.dumps(draft.heading_path, ensure_ascii=False)
         if same := kept.get((headings, draft.text)):
-            place = (ordinal, draft.n_tokens, draft.page, draft.start, draft.end, draft.n_overlap)
+            place = (
+                ordinal, draft.n_tokens, draft.page, draft.start, draft.end, draft.n_overlap,
+                place_json(draft.place),
+            )  # fmt: skip
             writer.execute(
                 "UPDATE chunks SET ordinal = ?, n_tokens = ?, page = ?, start_offset = ?, end_offset = ?,"
-                " n_overlap = ? WHERE id = ?",
+                " n_overlap = ?, place = ? WHERE id = ?",
                 (*place, same.pop()[0]),
             )
         else:
@@ -179,10 +193,11 @@ def _insert(
     wanted = draft.searchable and is_wanted(writer, collection_id, document_id, words_hash)
     chunk_id = writer.execute(
         "INSERT INTO chunks (ordinal, n_tokens, page, start_offset, end_offset, n_overlap, version_id, text,"
-        " text_hash, heading_path, words_hash, indexed) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        " text_hash, heading_path, words_hash, place, indexed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
         (
             ordinal, draft.n_tokens, draft.page, draft.start, draft.end, draft.n_overlap, version_id,
-            draft.text, draft.text_hash, headings, words_hash,
+            draft.text, draft.text_hash, headings, words_hash, place_json(draft.place),
         ),
     ).lastrowid  # fmt: skip
     if chunk_id is None:

@@ -53,4 +53,4 @@ def _recut(draft: ChunkDraft, embedder: Embedder, limit: int) -> list[ChunkDraft
         budget=min(TARGET_TOKENS, limit),
         limit=limit,
     )
-    return [dataclasses.replace(part, start=draft.start, end=draft.end) for part in parts]
+    return [dataclasses.replace(part, start=draft.start, end=draft.end, place=draft.place) for part in parts]

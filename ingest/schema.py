@@ -79,6 +79,10 @@ MIGRATIONS: tuple[str, ...] = (
     ALTER TABLE versions ADD COLUMN offsets_in_file INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE documents ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
     """,
+    # place: unit, first, last as JSON, where the file is no text: paragraphs, rows, lines, pages.
+    """
+    ALTER TABLE chunks ADD COLUMN place TEXT;
+    """,
 )
 
 

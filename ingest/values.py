@@ -14,7 +14,7 @@ DocumentState = Literal["indexed", "failed", "quarantined"]
 class Place:
     """Where something stands in a file whose text has no offsets: its first and last unit, counted from 1.
 
-    unit: "paragraph" (docx, odt, html), "row" (of the sheet or table), "line" (of the page or file).
+    unit: "paragraph" (docx, html), "row" (of a sheet), "line" (of a page), "page".
     lines: of a table, the unit that each row of its text begins with, where these are known.
     """
 
@@ -54,6 +54,7 @@ class ChunkDraft:
     near what the embedder reads.
     n_overlap: how many characters at the beginning of `text` the chunk before has, too.
     searchable: False for what is kept and not searched, the headers and footers of pages.
+    place: where it stands in a file that is no text; unit "page" where it goes over pages.
     """
 
     text: str
@@ -64,6 +65,7 @@ class ChunkDraft:
     end: int
     n_overlap: int = 0
     searchable: bool = True
+    place: Place | None = None
 
     @property
     def embedding_text(self) -> str:
@@ -108,6 +110,7 @@ class Chunk:
     end: int = 0
     n_overlap: int = 0
     indexed: bool = True
+    place: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)

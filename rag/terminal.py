@@ -244,6 +244,8 @@ def show_document(out: Console, answer: Mapping[str, Any]) -> None:
         said = [place(chunk), f"{chunk['n_tokens']} tokens"]
         if document["offsets_in_file"]:
             said.append(f"characters {chunk['start']} to {chunk['end']}")
+        elif where := chunk["place"]:
+            said.append(f"{where['unit']}s {where['first']} to {where['last']}")
         if not chunk["indexed"]:
             said.append("not searched: other documents say the same")
         out.print(Text(f"[{chunk['ordinal'] + 1}] {', '.join(said)}", style="bold"))

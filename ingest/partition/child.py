@@ -100,7 +100,10 @@ def _read(
         "title": title_of(elements, request["path"]),
         "offsets_in_file": bool(elements) and all(e.start is not None for e in elements),
         "chunks": [
-            [d.text, d.heading_path, d.page, d.n_tokens, d.start, d.end, d.n_overlap, d.searchable]
+            [
+                *(d.text, d.heading_path, d.page, d.n_tokens, d.start, d.end, d.n_overlap, d.searchable),
+                d.place and [d.place.unit, d.place.first, d.place.last],
+            ]
             for d in drafts
         ],
     }

@@ -93,7 +93,7 @@ class Partitioner:
         name = PurePosixPath(path).name  # a path may be longer than a request
         request = {"suffix": PurePosixPath(path).suffix, "path": name, "budget": budget, "limit": limit}
         answer = self._ask(descriptor, request, sha256)
-        chunks = tuple(ChunkDraft(row[0], tuple(row[1]), *row[2:]) for row in answer["chunks"])
+        chunks = tuple(_draft(fields) for fields in answer["chunks"])
         return Cut(answer["title"], chunks, answer["offsets_in_file"])
 
     def _ask(self, descriptor: int, request: dict[str, Any], sha256: bytes = b"") -> dict[str, Any]:
@@ -220,6 +220,12 @@ class Partitioner:
         if code is not None and code < 0:
             return f"the reader's process was ended by {signal.Signals(-code).name}"
         return f"the reader's process ended with status {code}"
+
+
+def _draft(fields: list[Any]) -> ChunkDraft:
+    text, path, page, n_tokens, start, end, n_overlap, searchable, place = fields
+    where = None if place is None else Place(*place)
+    return ChunkDraft(text, tuple(path), page, n_tokens, start, end, n_overlap, searchable, where)
 
 
 def _element(fields: list[Any]) -> Element:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from ingest.reconciler import DEFAULT_COLLECTION, collection_of
 from ingest.report import IngestProgress
 from ingest.values import Chunk, DocumentInfo
+from ingest.values import Place as FilePlace
 from rag.auth import Caller, caller_of
 from rag.errors import NotFound
 from rag.models import ALL, slug
@@ -204,11 +205,17 @@ def _collections(service: Service, caller: Caller, rows: list[dict[str, Any]]) -
     return found
 
 
+def _place(place: FilePlace | None) -> dict[str, Any] | None:
+    """Give the paragraphs, rows, lines or pages of the original that a passage stands in."""
+    return None if place is None else {"unit": place.unit, "first": place.first, "last": place.last}
+
+
 def _chunk(chunk: Chunk) -> dict[str, Any]:
     return {
         "id": chunk.id,
         "ordinal": chunk.ordinal,
         "heading_path": list(chunk.heading_path),
         "page": chunk.page,
+        "place": _place(chunk.place),
         "text": chunk.text,
     }

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.chunker import chunk
+from ingest.partition.markdown_table import markdown_table
 from ingest.sentences import sentence_spans
-from ingest.values import ChunkDraft, Element
+from ingest.values import ChunkDraft, Element, Place
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -266,3 +267,15 @@ def test_tokens_of_a_batch_are_exact_near_the_limit() -> None:
 
     drafts = chunk([Element("NarrativeText", "".join(SENTENCES))], count_tokens=grows, budget=100)
     assert max(grows([d.embedding_text])[0] for d in drafts) <= 100
+
+
+def test_parts_of_a_table_tell_their_own_rows() -> None:
+    rows = [["name", "days"], *([f"person {n} of the office", str(n)] for n in range(200))]
+    numbers = tuple(range(5, 206))
+    table = Element("Table", markdown_table(rows), page=1, place=Place("row", 5, 205, numbers))
+    drafts = chunk([table], count_tokens=count_many, budget=100)
+    assert len(drafts) > 5
+    for draft in drafts:
+        said = [int(line.split("|")[2]) for line in draft.text.split("\n")[2:] if line]
+        assert draft.place is not None
+        assert (draft.place.first, draft.place.last) == (said[0] + 6, said[-1] + 6)

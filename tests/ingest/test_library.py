@@ -354,3 +354,28 @@ def test_nothing_is_watched_after_close(place: Place) -> None:
     place.close()
     with pytest.raises(LibraryClosed):
         library.start_watching()
+
+
+def test_passages_tell_where_they_stand_in_the_original(place: Place) -> None:
+    from tests.ingest.test_office import workbook
+    from tests.ingest.test_partition import PDF, docx
+
+    place.write("a.docx", docx())
+    place.write("b.xlsx", workbook())
+    place.write("c.pdf", PDF)
+    place.write("d.txt", "Plain text has offsets.")
+    library = place.open()
+    library.reconcile()
+
+    def places(path: str) -> list[tuple[str, int, int] | None]:
+        found = (chunk.place for chunk in library.document_chunks(path))
+        return [where and (where.unit, where.first, where.last) for where in found]
+
+    assert places("a.docx") == [("paragraph", 3, 6)]
+    assert places("b.xlsx")[0] == ("row", 1, 9)
+    assert places("c.pdf") == [("line", 2, 3), ("line", 2, 2)]
+    assert places("d.txt") == [None]
+    (chunk,) = library.document_chunks("a.docx")
+    (document,) = [document for document in library.documents() if document.path == "a.docx"]
+    # What re-embedding reads back is what was cut.
+    assert library.record.drafts(document.id)[0].place == chunk.place

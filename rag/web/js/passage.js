@@ -26,6 +26,7 @@ export function passageText(found, marked, load) {
       heading = path;
       page = chunk.page;
       const isMarked = marked.has(chunk.id);
+      if (isMarked && chunk.place) parts.push(h("p", { class: "page-mark" }, t(`place.${chunk.place.unit}`, chunk.place)));
       parts.push(h(isMarked ? "mark" : "div", { class: "chunk", ...(isMarked ? { "data-marked": "true" } : {}) }, paragraphs(chunk.text)));
     }
     fill(list, parts);
