@@ -1,7 +1,8 @@
 """Run the Dockerfile's steps in a clean Debian root, where no container engine runs.
 
 Needs root and debootstrap. Each stage gets a root of its own under build/debian. Debian's Python stands for
-the image's. Settings of pip that point at this machine's files are followed into the root by bind mounts.
+the image's. Settings of pip that point at this machine's files are followed into the root by bind mounts, in
+a mount namespace of this run's own: when it is killed they go with it, and no later run deletes through them.
 """
 
 import os
@@ -16,7 +17,8 @@ REPOSITORY = Path(__file__).parents[1]
 ROOTS = REPOSITORY / "build" / "debian"
 SUITE = "bookworm"
 PACKAGES = "python3,python3-venv,python3-dev,ca-certificates"
-TOOLS = ("debootstrap", "chroot", "mount", "umount")
+TOOLS = ("debootstrap", "chroot", "mount", "umount", "unshare")
+_INSIDE = "QUARRY_OWN_MOUNTS"
 
 
 def main() -> None:
@@ -24,6 +26,10 @@ def main() -> None:
     missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing or os.geteuid() != 0:
         sys.exit(f"needs root and {', '.join(TOOLS)}; missing: {', '.join(missing) or 'root'}")
+    if _INSIDE not in os.environ:
+        os.environ[_INSIDE] = "1"
+        own = ["unshare", "--mount", "--propagation", "private", sys.executable, __file__]
+        os.execvp(own[0], own)  # noqa: S606 (no shell is wanted)
     stages: dict[str, Stage] = {}
     stage: Stage | None = None
     for keyword, rest in steps((REPOSITORY / "Dockerfile").read_text()):
@@ -66,6 +72,8 @@ class Stage:
         }
         self.environment |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
         if root.exists():
+            if mounted := _mounts_below(root):
+                sys.exit(f"{mounted[0]} is mounted: umount it first, or removing {root} would empty it")
             shutil.rmtree(root)
         root.parent.mkdir(parents=True, exist_ok=True)
         subprocess.run(["debootstrap", "--variant=minbase", f"--include={PACKAGES}", SUITE, root], check=True)
@@ -132,6 +140,12 @@ class Stage:
             place.touch()
         subprocess.run(["mount", "--bind", path, place], check=True)
         return place
+
+
+def _mounts_below(folder: Path) -> list[str]:
+    """Name what is mounted in a folder."""
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    return [place for place in places if Path(place).is_relative_to(folder)]
 
 
 def _of_pip() -> list[str]:
