@@ -18,7 +18,9 @@ _TICKS = (0.25, 0.5, 1, 2, 4, 8, 16)
 
 def draw(results: Path, out: Path) -> int:
     """Write the rows that have a peer to `out` as SVG; return how many there are. Raises: OSError."""
-    rows = sorted((row for row in json.loads(results.read_text()) if row["ratio"]), key=lambda r: r["name"])
+    measured = json.loads(results.read_text())
+    # Cosines are no speeds.
+    rows = sorted((r for r in measured if r["ratio"] and r["unit"] != "least"), key=lambda r: r["name"])
     out.write_text(_svg([(r["name"], float(r["ratio"]), str(r["peer_name"])) for r in rows]), "utf-8")
     return len(rows)
 

@@ -98,6 +98,7 @@ class _Moment(Collector):
         for name, told, value in (
             ("quarry_prompt_tokens", "Tokens read", now.n_prompt_tokens),
             ("quarry_prompt_tokens_reused", "Tokens of prompts that the cache knew", now.n_reused_tokens),
+            ("quarry_prompt_tokens_restored", "Of these, tokens that came from disk", now.n_restored_tokens),
             ("quarry_completion_tokens", "Tokens written", now.n_completion_tokens),
             ("quarry_guessed_tokens", "Tokens guessed ahead of their draw", now.n_guessed_tokens),
             ("quarry_guessed_tokens_right", "Of these, tokens that were drawn", now.n_guessed_right),
