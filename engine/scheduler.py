@@ -30,9 +30,11 @@ from engine.step_times import ReadingTimes, StepTimes
 from engine.tokenizer import Tokenizer
 
 _LONGEST_SLICE = 512  # prompt tokens of one step
+_FIRST_SLICE = 64  # while nothing is known of how long a step takes
 _SHORTEST_SLICE = 16
 _SLICE_STEP = 8  # by which slices are shortened
 _STEP_SECONDS = 0.18  # aimed at while somebody writes, who should not wait for 0.3
+_ALONE_SECONDS = 1.0  # aimed at while nobody writes: who leaves or comes should not wait long either
 _MOST_SEQUENCES = 16  # in one batch
 
 _log = logging.getLogger(__name__)
@@ -296,8 +298,7 @@ class Scheduler:
             if self._restore(chat) or any(chat.can_wait_for(feed.chat, feed.n_known) for feed in plan):
                 continue
             n_tokens = min(chat.n_pending, n_left)
-            if writing:
-                n_tokens = self._shorten(chat, n_tokens, plan)
+            n_tokens = self._shorten(chat, n_tokens, plan, _STEP_SECONDS if writing else _ALONE_SECONDS)
             if n_tokens == 0:
                 break
             plan.append(Feed(chat, n_tokens, draws=n_tokens == chat.n_pending))
@@ -316,14 +317,17 @@ class Scheduler:
             n_rows += len(guess)
         return plan
 
-    def _shorten(self, chat: ChatRequest, n_tokens: int, plan: list[Feed]) -> int:
-        """Return how many of a prompt's tokens a step may read, so that nobody who writes waits too long."""
+    def _shorten(self, chat: ChatRequest, n_tokens: int, plan: list[Feed], seconds: float) -> int:
+        """Return how many of a prompt's tokens a step may read, so that it takes `seconds` at most."""
         n_rows = sum(feed.n_rows for feed in plan)
         n_keys = sum(feed.n_keys for feed in plan)
         reads = any(not feed.chat.is_writing for feed in plan)
         while True:
             keys = n_keys + Feed(chat, n_tokens, draws=False).n_keys
-            if self._reading_times.expect(n_rows + n_tokens, keys) <= _STEP_SECONDS:
+            expected = self._reading_times.expect(n_rows + n_tokens, keys)
+            if expected == 0:
+                return min(n_tokens, _FIRST_SLICE)
+            if expected <= seconds:
                 return n_tokens
             if n_tokens <= _SHORTEST_SLICE:
                 # Some prompt goes on in every step, however slow the machine is.
