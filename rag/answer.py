@@ -430,7 +430,9 @@ async def _with_tools(ask: Ask, tools: Tools, parts: Parts) -> AsyncGenerator[Ev
 
 async def _extract(conversation: Conversation, sources: tuple[Source, ...], parts: Parts) -> str:
     question = search_query(conversation)
-    return await to_thread.run_sync(partial(extract, question, sources, embedder=parts.retriever.embedder))
+    return await to_thread.run_sync(
+        partial(extract, question, sources, embedder=parts.retriever.embedder_for(question))
+    )
 
 
 async def _from_model(

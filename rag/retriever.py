@@ -150,6 +150,10 @@ class Retriever:
         known = self.library.collections()
         return sum(info.n_chunks for info in known if collections is None or info.name in collections)
 
+    def embedder_for(self, question: str) -> Embedder | None:
+        """Give the embedder where it can tell texts apart in the question's language."""
+        return self.embedder if self._calibration().of(chinese=is_chinese(question)).trust else None
+
     def is_empty(self, collections: frozenset[str] | None = None) -> bool:
         """Tell whether there is nothing to search."""
         return not any(
