@@ -63,10 +63,15 @@ class StoredModel:
         """Bytes of all its files."""
         return self.size + sum(part.size for part in self.parts)
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """All its files."""
+        return (self.path, *(self.path.with_name(part.name) for part in self.parts))
+
     def is_whole(self) -> bool:
         """Say whether all its files are there in their sizes."""
-        sizes = {self.path: self.size, **{self.path.with_name(part.name): part.size for part in self.parts}}
-        return all(_size(path) == size for path, size in sizes.items())
+        sizes = (self.size, *(part.size for part in self.parts))
+        return all(_size(path) == size for path, size in zip(self.paths, sizes, strict=True))
 
 
 class ModelStore:

@@ -78,8 +78,10 @@ def pull(settings: Settings, spec: str, out: Console) -> Path:
 
 
 def describe_all(settings: Settings) -> list[dict[str, str]]:
-    """Describe the presets, then the other models on disk."""
-    stored = {model.source: model for model in ModelStore(settings.models_dir).list()}
+    """Describe the presets, the other models that were fetched, then files that somebody put there."""
+    store = ModelStore(settings.models_dir)
+    stored = {model.source: model for model in store.list()}
+    fetched = {path for model in stored.values() for path in model.paths}
     rows = []
     for name, preset in PRESETS.items():
         model = stored.pop(preset.source, None)
@@ -87,13 +89,19 @@ def describe_all(settings: Settings) -> list[dict[str, str]]:
         rows.append(_row(settings, name, model, note))
     for source, model in stored.items():
         rows.append(_row(settings, source, model, model.architecture))
+    for path in sorted(settings.models_dir.rglob("*.gguf")):
+        if path not in fetched and path.is_file():
+            name = path.relative_to(settings.models_dir).as_posix()
+            rows.append(_row(settings, name, path.stat().st_size, "a file of yours"))
     return rows
 
 
-def _row(settings: Settings, name: str, model: StoredModel | None, note: str) -> dict[str, str]:
+def _row(settings: Settings, name: str, model: StoredModel | int | None, note: str) -> dict[str, str]:
+    """Describe a model, or a file of so many bytes."""
+    size = model.total_size if isinstance(model, StoredModel) else model
     return {
         "model": name,
-        "on disk": f"{model.total_size / 1e6:.0f} MB" if model else "-",
+        "on disk": "-" if size is None else f"{size / 1e6:.0f} MB",
         "used": "yes" if name in in_use(settings) else "",
         "what it is": note,
     }
