@@ -70,20 +70,27 @@ class Maker:
                 self.keep(f"tiny/{name}/{kind}", path, {"logits": found.astype(np.float16)})
 
     def wide(self, out: Path) -> None:
-        """Let llama.cpp write the wide model in every type, and keep the files."""
-        whole = self.folder / "wide.gguf"
+        """Let llama.cpp write the wide model in every mixture; keep the files of one for each type."""
+        whole, columns = self.folder / "wide.gguf", self.folder / "columns.npz"
         same_files.write_wide(whole)
+        np.savez(columns, **same_files.wide_importance())
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
-            for kind in same_files.WIDE_MIXTURES:
+            for kind in MIXTURES:
                 path = self.folder / f"{kind}.gguf"
-                self.peer.ask({"do": "quantize", "model": str(whole), "out": str(path), "type": kind})
-                entry = tarfile.TarInfo(path.name)
-                entry.size = path.stat().st_size
-                archive.addfile(entry, io.BytesIO(path.read_bytes()))
-                positions = range(len(same_files.WIDE_IDS))
-                found = self.log_probabilities(path, same_files.WIDE_IDS, positions)
-                self.keep(f"wide/{kind}", path, {"logits": found.astype(np.float16)})
+                request = {"do": "quantize", "model": str(whole), "out": str(path), "type": kind}
+                self.peer.ask({**request, "importance": str(columns)})
+                self.found[f"wide/{kind}/weighed_perplexity"] = np.array(same_files.perplexity(path))
+                self.peer.ask(request)
+                values: dict[str, NDArray[np.generic]] = {}
+                if kind in same_files.WIDE_MIXTURES:
+                    entry = tarfile.TarInfo(path.name)
+                    entry.size = path.stat().st_size
+                    archive.addfile(entry, io.BytesIO(path.read_bytes()))
+                    positions = range(len(same_files.WIDE_IDS))
+                    found = self.log_probabilities(path, same_files.WIDE_IDS, positions)
+                    values["logits"] = found.astype(np.float16)
+                self.keep(f"wide/{kind}", path, values)
         out.write_bytes(lzma.compress(packed.getvalue(), preset=9 | lzma.PRESET_EXTREME))
 
     def smollm2(self, source: Path, kind: str) -> None:

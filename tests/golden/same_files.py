@@ -35,8 +35,10 @@ WIDE_MIXTURES = tuple(
     name for name in MIXTURES if name not in ("F32", "Q3_K_S", "Q3_K_L", "Q4_K_S", "Q5_K_S")
 )
 """One for each type."""
+SCORED_IDS = np.random.default_rng(9).integers(0, WIDE_VOCAB, 120).astype(np.int32)
+"""What the perplexity of wide models is measured on."""
 WIDE_IDS = np.random.default_rng(3).integers(0, WIDE_VOCAB, 40).astype(np.int32)
-SMOLLM2_MIXTURES = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K")
+SMOLLM2_MIXTURES = WIDE_MIXTURES
 SMOLLM2_POSITIONS = tuple(range(1, 138, 6))
 
 
@@ -127,3 +129,16 @@ def write_wide(path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+
+
+def wide_importance() -> dict[str, NDArray[np.float32]]:
+    """Draw how much each column of the wide model's matrices matters."""
+    rng = np.random.default_rng(5)
+    parts = ("attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
+    return {f"blk.0.{part}.weight": rng.gamma(1, 1, WIDE_WIDTH).astype(np.float32) for part in parts}
+
+
+def perplexity(path: Path) -> float:
+    """Measure a wide model."""
+    decoder = native.Decoder(native.GgufFile(str(path)), native.ThreadPool(1), cache_tokens=128)
+    return float(np.exp(-decoder.next_logprobs(SCORED_IDS, 0).astype(np.float64).mean()))
