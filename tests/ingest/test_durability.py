@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from engine.errors import EngineError
+from ingest.dense_index import apart
 from ingest.errors import RecordError, RecordTooNew, StorageFull
 from ingest.pipeline import EMBED_TEXTS
 from ingest.record import Record
@@ -203,7 +204,9 @@ def test_deleted_text_and_vectors_leave_no_byte(place: Place) -> None:
     library = place.open()
     library.reconcile()
     (row,) = place.embedder.embed([f"a: the {secret} 绝密内容 knows"], kind="document")
-    needles = [secret.encode(), "绝密内容".encode(), row.tobytes()]
+    (chunk,) = library.document_chunks("secret.json")
+    in_chroma = apart([chunk.id], row[None, :])[0]
+    needles = [secret.encode(), "绝密内容".encode(), row.tobytes(), in_chroma.tobytes()]
     assert all(any(n in p.read_bytes() for p in place.data.rglob("*") if p.is_file()) for n in needles)
     file.unlink()
     library.reconcile()

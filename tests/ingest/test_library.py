@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ingest.errors import DocumentsFolderMissing, EmbedderMismatch, LibraryClosed, LibraryLocked
-from ingest.library import IngestProgress, Library
+from ingest.library import ChunkDraft, IngestProgress, Library
 from tests.ingest.hashing_embedder import HashingEmbedder
 
 if TYPE_CHECKING:
@@ -379,3 +379,22 @@ def test_passages_tell_where_they_stand_in_the_original(place: Place) -> None:
     (document,) = [document for document in library.documents() if document.path == "a.docx"]
     # What re-embedding reads back is what was cut.
     assert library.record.drafts(document.id)[0].place == chunk.place
+
+
+def test_equal_vectors_do_not_hide_one_another(place: Place) -> None:
+    """They cut HNSW's graph into pieces: nearly every chunk must still find itself, after changes too."""
+    library = place.open()
+
+    def put(mark: str, n: int) -> list[str]:
+        texts = [
+            f"# {k}.md {mark if k % 4 == 0 else 'v1'}\n\nThis is what {k}.md says in v1." for k in range(n)
+        ]
+        drafts = [ChunkDraft(text, (), None, 2, 0, len(text)) for text in texts]
+        library.insert("many.md", drafts, place.embedder.embed(texts, kind="query"))
+        return texts
+
+    for mark in ("v1", "v2", "v3"):
+        texts = put(mark, 600)
+    vectors = place.embedder.embed(texts, kind="query")
+    best = [library.search_dense(vector, limit=4, collections=None) for vector in vectors]
+    assert sum(not hits or hits[0].score < 0.999 for hits in best) <= 6
