@@ -34,6 +34,16 @@ def decode(data: bytes) -> str:
     return text
 
 
+def decode_lines(data: bytes) -> str:
+    """Decode, with newlines as \\n."""
+    return with_newlines(decode(data))
+
+
+def with_newlines(text: str) -> str:
+    """Write every newline as \\n."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def _strict(data: bytes, encoding: str) -> str:
     try:
         return data.decode(encoding)

@@ -10,7 +10,7 @@ import html
 import re
 from typing import IO, TYPE_CHECKING
 
-from ingest.partition.decoding import decode
+from ingest.partition.decoding import decode_lines
 from ingest.partition.markdown_table import markdown_table
 from ingest.values import Element
 
@@ -43,7 +43,7 @@ _ESCAPED = re.compile(r"\\([!-/:-@\[-`{-~])")
 
 def read_markdown(file: IO[bytes], limits: Limits) -> list[Element]:
     """Read Markdown; heading levels, lists, tables and code survive, offsets are those of the file's text."""
-    text = decode(file.read(limits.file_bytes)).replace("\r\n", "\n").replace("\r", "\n")
+    text = decode_lines(file.read(limits.file_bytes))
     return list(_Reader(text).blocks())
 
 
@@ -169,7 +169,7 @@ class _Reader:
         while last < len(self._lines) and self._goes_on(last) and not _BULLET.match(self._lines[last]):
             parts.append(self._lines[last])
             last += 1
-        yield from self._element("ListItem", first, last, _joined(parts))
+        yield from self._element("ListItem", first, last, joined(parts))
 
     def _paragraph(self) -> Iterator[Element]:
         first = self._at
@@ -179,14 +179,14 @@ class _Reader:
             line = self._lines[last]
             if underline := _UNDERLINE.match(line):
                 level = 0 if underline[1][0] == "=" else 1
-                yield from self._element("Title", first, last, _joined(parts), level)
+                yield from self._element("Title", first, last, joined(parts), level)
                 self._at = last + 1
                 return
             if _BULLET.match(line):
                 break
             parts.append(_QUOTE.sub("", line))
             last += 1
-        yield from self._element("NarrativeText", first, last, _joined(parts))
+        yield from self._element("NarrativeText", first, last, joined(parts))
 
     def _goes_on(self, at: int) -> bool:
         """Tell whether a line goes on with the block before it."""
@@ -196,7 +196,7 @@ class _Reader:
         return _UNDERLINE.match(line) is not None or _RULE.match(line) is None
 
 
-def _joined(lines: list[str]) -> str:
+def joined(lines: list[str]) -> str:
     """Join the lines of a paragraph: with a space, between Chinese characters without."""
     text = lines[0].strip()
     for line in lines[1:]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import IO, TYPE_CHECKING
 
-from ingest.partition.decoding import decode
+from ingest.partition.decoding import decode, with_newlines
 from ingest.partition.headings import is_heading
 from ingest.values import Element
 
@@ -24,7 +24,7 @@ def read_text(file: IO[bytes], limits: Limits) -> list[Element]:
 
 def elements_of(text: str) -> list[Element]:
     """Read text that is decoded."""
-    text = _newlines(text)
+    text = with_newlines(text)
     elements: list[Element] = []
     start = 0
     for end in [*(match.start() for match in _BLANK.finditer(text)), len(text)]:
@@ -54,7 +54,3 @@ def _paragraph(text: str, start: int, end: int) -> list[Element]:
     heading = is_heading(stripped)
     kind, level = ("Title", 0) if heading else ("NarrativeText", None)
     return [Element(kind, stripped, level=level, start=start, end=start + len(stripped))]
-
-
-def _newlines(text: str) -> str:
-    return text.replace("\r\n", "\n").replace("\r", "\n")

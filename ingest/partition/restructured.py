@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import IO, TYPE_CHECKING
 
-from ingest.partition.decoding import decode
+from ingest.partition.decoding import decode_lines
+from ingest.partition.markdown import joined
 from ingest.partition.markdown_table import markdown_table
 from ingest.values import Element
 
@@ -23,7 +24,7 @@ _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?")
 
 def read_rst(file: IO[bytes], limits: Limits) -> list[Element]:
     """Read reStructuredText; a heading's level is the order in which its rule first appears."""
-    text = decode(file.read(limits.file_bytes)).replace("\r\n", "\n").replace("\r", "\n").expandtabs(4)
+    text = decode_lines(file.read(limits.file_bytes)).expandtabs(4)
     elements: list[Element] = []
     rules: list[str] = []
     blocks = _blocks(text)
@@ -122,14 +123,14 @@ def _simple_table(block: list[str]) -> str:
 
 def _prose(block: list[str], elements: list[Element]) -> None:
     if not _BULLET.match(block[0]):
-        elements.append(Element("NarrativeText", _plain(" ".join(line.strip() for line in block))))
+        elements.append(Element("NarrativeText", _plain(joined(block))))
         return
     for line in block:
         if bullet := _BULLET.match(line):
             elements.append(Element("ListItem", _plain(line[bullet.end() :])))
         else:
             last = elements.pop()
-            elements.append(Element(last.kind, f"{last.text} {_plain(line.strip())}"))
+            elements.append(Element(last.kind, joined([last.text, _plain(line)])))
 
 
 def _plain(text: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import IO, TYPE_CHECKING
 
-from ingest.partition.decoding import decode
+from ingest.partition.decoding import decode_lines
 from ingest.values import Element
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _BEGINNING = re.compile(r"\n\s*\n(?=[^\s)\]}])(?!(?:else|elif|except|finally|cat
 
 def read_source(file: IO[bytes], limits: Limits) -> list[Element]:
     """Read code; every function, class or other block at the margin is one element, with its place."""
-    text = decode(file.read(limits.file_bytes)).replace("\r\n", "\n").replace("\r", "\n")
+    text = decode_lines(file.read(limits.file_bytes))
     elements: list[Element] = []
     start = 0
     for end in [*(match.end() for match in _BEGINNING.finditer(text)), len(text)]:

@@ -10,6 +10,7 @@ import pytest
 from ingest.chunker import chunk
 from ingest.errors import PartitionError
 from ingest.lexical_index import LexicalIndex
+from ingest.partition import formats
 from ingest.partition.articles import with_articles
 from ingest.partition.limits import Limits
 from ingest.partition.pdf import _closed_up, _is_garbled, read_pdf
@@ -66,6 +67,13 @@ def test_mention_is_no_article(text: str) -> None:
     assert with_articles([Element("NarrativeText", text)]) == [Element("NarrativeText", text)]
 
 
+def test_lines_of_chinese_paragraphs_are_joined_without_a_space() -> None:
+    text = "员工每年享有\n十五天年假，\nand some more\nwords."
+    for suffix in (".md", ".rst"):
+        (element,) = formats.read(io.BytesIO(text.encode()), suffix, Limits())
+        assert element.text == "员工每年享有十五天年假， and some more words."
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -93,7 +101,11 @@ def test_garbled_text_layer_is_told(text: str, expected: bool) -> None:
     assert _is_garbled(text) is expected
 
 
-def test_pdf_whose_fonts_draw_unknown_characters_is_refused_with_the_reason() -> None:
+def test_pdf_whose_fonts_draw_unknown_characters_is_refused_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # With OCR such a page would be looked at instead.
+    monkeypatch.setattr("ingest.partition.ocr._NEEDED", ("no_such_package",))
     glyphs = "\\001\\003\\004\\005\\006\\016\\017"
     readable = [(11, "Trains are preferred to planes.")]
     with pytest.raises(PartitionError, match="not readable on 1 of 1 pages"):

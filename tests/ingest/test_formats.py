@@ -148,7 +148,6 @@ def test_format_is_read(
     [
         pytest.param("a.doc", b"x", UnsupportedFormat, "save it as .docx", id="doc"),
         pytest.param("a.ppt", b"x", UnsupportedFormat, "save it as .pptx", id="ppt"),
-        pytest.param("a.png", b"x", UnsupportedFormat, "OCR", id="picture"),
         pytest.param("a.rtf", b"hello", PartitionError, "does not begin", id="no-rtf"),
         pytest.param("a.rtf", b"{\\rtf1" + b"{" * 100_000, LimitExceeded, "too deeply", id="deep-rtf"),
         pytest.param("a.xml", BOMB.encode() + b"<a>", PartitionError, "not valid XML", id="broken-xml"),
