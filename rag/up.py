@@ -61,10 +61,10 @@ def open_house(settings: Settings, models: Models) -> "Iterator[tuple[Engine | M
             chroma_url=settings.chroma_url,
             forget_copies=engine.forget_prefixes,
         )
-        # Only now: the library owns the data folder.
-        prefixes = settings.data_dir / "prefixes"
-        local.keep_prefixes_in(prefixes, limit_bytes=settings.prefix_disk_mb << 20)
         try:
+            # Only now: the library owns the data folder.
+            prefixes = settings.data_dir / "prefixes"
+            local.keep_prefixes_in(prefixes, limit_bytes=settings.prefix_disk_mb << 20)
             yield engine, library
         finally:
             library.close()
