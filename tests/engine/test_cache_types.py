@@ -13,8 +13,8 @@ from engine.generation import GenerationParams
 from engine.tokenizer import load_tokenizer
 from tests.golden.smollm2_prompts import PROMPTS
 
-# Measured 2.0e-3; AVX2 is 1.3e-3 from AVX-512 on the same prompts, each with F16.
-LARGEST_MEAN_KL = 3e-3
+# Measured 4.8e-4 with AVX-512, 4.2e-4 with AVX2; 4.1e-4 on the same weights in F32.
+LARGEST_MEAN_KL = 1e-3
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
