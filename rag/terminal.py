@@ -244,7 +244,7 @@ def show_document(out: Console, answer: Mapping[str, Any]) -> None:
         said = [place(chunk), f"{chunk['n_tokens']} tokens"]
         if document["offsets_in_file"]:
             said.append(f"characters {chunk['start']} to {chunk['end']}")
-        elif where := chunk["place"]:
+        elif where := chunk.get("place"):
             said.append(f"{where['unit']}s {where['first']} to {where['last']}")
         if not chunk["indexed"]:
             said.append("not searched: other documents say the same")
