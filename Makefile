@@ -6,14 +6,14 @@ BIN := .venv/bin
 NATIVE := $(shell find native -type f \( -name '*.cpp' -o -name '*.h' -o -name '*.inl' -o -name CMakeLists.txt -o -name '*.cmake' \))
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 
-.PHONY: clients eval soak kill-campaign hostile-campaign folder-campaign image-steps schemathesis egress run setup setup-dev test check test-native fuzz bench requirements clean help
+.PHONY: clients eval soak kill-campaign hostile-campaign folder-campaign damage-campaign image-steps schemathesis egress run setup setup-dev test check test-native fuzz bench requirements clean help
 .DELETE_ON_ERROR:
 
 run: setup
 	@exec $(BIN)/quarry up
 
 help:
-	@sed -n 's/^#   //p' Makefile; echo "also: make check | clients | eval | soak | fuzz | kill-campaign | hostile-campaign | folder-campaign | bench | requirements | clean"
+	@sed -n 's/^#   //p' Makefile; echo "also: make check | clients | eval | soak | fuzz | kill-campaign | hostile-campaign | folder-campaign | damage-campaign | bench | requirements | clean"
 
 setup: .venv/.engine
 setup-dev: .venv/.engine .venv/.dev
@@ -71,6 +71,10 @@ fuzz: setup-dev
 kill-campaign: setup-dev
 	@mkdir -p build
 	$(BIN)/python -m tests.ingest.kill_campaign --log build/kills.jsonl $(KILLS)
+
+# Each file of the indexes truncated, emptied, deleted (SECURITY 9); CI does every ninth.
+damage-campaign: setup-dev
+	$(BIN)/python -m tests.ingest.damage_campaign
 
 # A folder of 20,000 files in turmoil: what the library holds once it rests (SECURITY 15); CI does it with 600.
 folder-campaign: setup-dev

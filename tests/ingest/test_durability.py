@@ -23,6 +23,7 @@ from ingest.errors import RecordError, RecordTooNew, StorageFull
 from ingest.pipeline import EMBED_TEXTS
 from ingest.record import Record
 from ingest.values import ChunkDraft, FileFacts, NewVersion
+from tests.ingest.damage_campaign import campaign as damage_campaign
 from tests.ingest.kill_campaign import campaign
 from tests.ingest.test_partition import pdf
 
@@ -378,6 +379,11 @@ def test_untouched_indexes_are_not_rebuilt(large: Place) -> None:
 def test_kill_campaign_in_short() -> None:
     """`make kill-campaign` is the long form."""
     assert campaign(2, 4, seed=int(time.time()), jobs=2) == 0
+
+
+def test_damage_campaign_in_short() -> None:
+    """`make damage-campaign` is the long form."""
+    assert damage_campaign(every=9) == []
 
 
 def test_a_killed_pass_goes_on_from_the_last_batch(place: Place) -> None:
