@@ -22,12 +22,14 @@ from bench.turns import Row, Sides, compare, compare_fresh, cosines
 from bench.worker import ROOT, BenchError, Worker
 from engine.errors import EngineError
 from ingest.errors import IngestError
+from ingest.words import WORDS_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
-INDEX_100K = fixtures.CACHE / "index-100k"
+# Another way of cutting words needs another index.
+INDEX_100K = fixtures.CACHE / f"index-100k-{WORDS_VERSION}"
 RESULTS = ROOT / "bench" / "results.json"
 PLOT = ROOT / "docs" / "performance.svg"
 
