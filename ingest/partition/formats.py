@@ -52,6 +52,8 @@ READERS: dict[str, tuple[str, str]] = {
     ".msg": ("mail", "read_outlook"),
     ".xml": ("xml_text", "read_xml"),
     ".odt": ("xml_text", "read_odt"),
+    ".ods": ("open_document", "read_ods"),
+    ".odp": ("open_document", "read_odp"),
     ".rtf": ("richtext", "read_rtf"),
     ".zip": ("archive", "read_zip"),
     ".jsonlines": ("json_text", "read_json_lines"),

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
     from ingest.partition.limits import Limits
 
-_OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
-_TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
-_TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
+OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
+TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
 # Comments, notes and what was deleted with changes tracked are not the text.
-_ODT_LEFT_OUT = {f"{_TEXT}note", f"{_OFFICE}annotation", f"{_TEXT}tracked-changes"}
+_ODT_LEFT_OUT = {f"{TEXT}note", f"{OFFICE}annotation", f"{TEXT}tracked-changes"}
 
 
 def read_xml(file: IO[bytes], limits: Limits) -> list[Element]:
@@ -38,7 +38,7 @@ def read_odt(file: IO[bytes], limits: Limits) -> list[Element]:
             root = parse_xml(archive.read("content.xml"))
         except KeyError as error:
             raise PartitionError("content.xml is missing: not a complete OpenDocument file") from error
-    body = root.find(f"{_OFFICE}body/{_OFFICE}text")
+    body = root.find(f"{OFFICE}body/{OFFICE}text")
     if body is None:
         raise PartitionError("holds no text body: not an OpenDocument text")
     return [element for element in _odt_blocks(body) if element.text]
@@ -81,17 +81,17 @@ def _odt_blocks(node: Any) -> Iterator[Element]:
     for child in node:
         if not isinstance(child.tag, str) or child.tag in _ODT_LEFT_OUT:
             continue
-        if child.tag == f"{_TEXT}h":
-            level = child.get(f"{_TEXT}outline-level", "1")
-            yield Element("Title", _odt_text(child), level=max(int(level), 1) - 1 if level.isdigit() else 0)
-        elif child.tag == f"{_TEXT}p":
-            yield Element("NarrativeText", _odt_text(child))
-        elif child.tag == f"{_TEXT}list":
-            for item in child.iter(f"{_TEXT}list-item"):
-                own = [_odt_text(p) for p in item if p.tag in {f"{_TEXT}p", f"{_TEXT}h"}]
+        if child.tag == f"{TEXT}h":
+            level = child.get(f"{TEXT}outline-level", "1")
+            yield Element("Title", open_text(child), level=max(int(level), 1) - 1 if level.isdigit() else 0)
+        elif child.tag == f"{TEXT}p":
+            yield Element("NarrativeText", open_text(child))
+        elif child.tag == f"{TEXT}list":
+            for item in child.iter(f"{TEXT}list-item"):
+                own = [open_text(p) for p in item if p.tag in {f"{TEXT}p", f"{TEXT}h"}]
                 yield Element("ListItem", "\n".join(own))
-        elif child.tag == f"{_TABLE}table":
-            rows = [_odt_row(row) for row in child.iter(f"{_TABLE}table-row")]
+        elif child.tag == f"{TABLE}table":
+            rows = [_odt_row(row) for row in child.iter(f"{TABLE}table-row")]
             yield Element("Table", markdown_table(rows))
         else:
             yield from _odt_blocks(child)
@@ -100,21 +100,22 @@ def _odt_blocks(node: Any) -> Iterator[Element]:
 def _odt_row(row: Any) -> list[str]:
     # A cell that is repeated a thousand times is how a sheet writes the empty rest of a row.
     return [
-        " ".join(_odt_text(p) for p in cell.iter(f"{_TEXT}p"))
-        for cell in row.iterchildren(f"{_TABLE}table-cell", f"{_TABLE}covered-table-cell")
+        " ".join(open_text(p) for p in cell.iter(f"{TEXT}p"))
+        for cell in row.iterchildren(f"{TABLE}table-cell", f"{TABLE}covered-table-cell")
     ]
 
 
-def _odt_text(node: Any) -> str:
+def open_text(node: Any) -> str:
+    """Return the text of an OpenDocument paragraph."""
     pieces = [node.text or ""]
     for child in node:
-        if child.tag == f"{_TEXT}s":
+        if child.tag == f"{TEXT}s":
             pieces.append(" ")
-        elif child.tag == f"{_TEXT}tab":
+        elif child.tag == f"{TEXT}tab":
             pieces.append("\t")
-        elif child.tag == f"{_TEXT}line-break":
+        elif child.tag == f"{TEXT}line-break":
             pieces.append("\n")
         elif isinstance(child.tag, str) and child.tag not in _ODT_LEFT_OUT:
-            pieces.append(_odt_text(child))
+            pieces.append(open_text(child))
         pieces.append(child.tail or "")
     return "".join(pieces).strip()

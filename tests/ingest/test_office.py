@@ -318,3 +318,50 @@ def test_nothing_that_unstructured_reads_is_lost(tmp_path: Path) -> None:
         # pandas writes 3 as 3.0.
         missing = Counter(word for word in theirs if word != "0") - Counter(ours)
         assert not missing, f"{file.name}: {missing.most_common(10)}"
+
+
+OPEN = (
+    '<office:document-content xmlns:office="urn:oasis:names:tc:opendocument:xmlns:office:1.0"'
+    ' xmlns:text="urn:oasis:names:tc:opendocument:xmlns:text:1.0"'
+    ' xmlns:table="urn:oasis:names:tc:opendocument:xmlns:table:1.0"'
+    ' xmlns:draw="urn:oasis:names:tc:opendocument:xmlns:drawing:1.0"'
+    ' xmlns:presentation="urn:oasis:names:tc:opendocument:xmlns:presentation:1.0">'
+    "<office:body>{}</office:body></office:document-content>"
+)
+
+
+def sheet_row(*texts: str, rest: int = 1, times: int = 1) -> str:
+    cells = "".join(f"<table:table-cell><text:p>{text}</text:p></table:table-cell>" for text in texts)
+    empty = f'<table:table-cell table:number-columns-repeated="{rest}"/>'
+    return f'<table:table-row table:number-rows-repeated="{times}">{cells}{empty}</table:table-row>'
+
+
+def test_open_document_sheets_are_read() -> None:
+    table = (
+        f'<table:table table:name="工资表">{sheet_row("姓名", "天数", rest=16382)}'
+        f"{sheet_row('张三', '15', rest=16382)}{sheet_row(rest=16384, times=1000)}{sheet_row('李四', '9')}"
+        f'{sheet_row(rest=16384, times=1047573)}</table:table><table:table table:name="empty"/>'
+    )
+    content = archive({"content.xml": OPEN.format(f"<office:spreadsheet>{table}</office:spreadsheet>")})
+    title, element = read(content, ".ods")
+    assert title.text == "工资表"
+    assert element.text == "| 姓名 | 天数 |\n| --- | --- |\n| 张三 | 15 |\n| 李四 | 9 |"
+    assert element.place is not None
+    assert element.place.lines == (1, 2, 1003)
+
+
+def test_open_document_slides_are_read() -> None:
+    slide = (
+        '<draw:page><draw:frame presentation:class="outline"><draw:text-box><text:list><text:list-item>'
+        "<text:p>a point</text:p></text:list-item></text:list></draw:text-box></draw:frame>"
+        '<draw:frame presentation:class="footer"><draw:text-box><text:p>no</text:p></draw:text-box>'
+        "</draw:frame>"
+        '<draw:frame presentation:class="title"><draw:text-box><text:p>Plan</text:p></draw:text-box>'
+        "</draw:frame>"
+        "</draw:page>"
+    )
+    content = archive({"content.xml": OPEN.format(f"<office:presentation>{slide * 2}</office:presentation>")})
+    elements = read(content, ".odp")
+    assert [(e.kind, e.text, e.page) for e in elements] == [
+        ("Title", "Plan", 1), ("ListItem", "a point", 1), ("Title", "Plan", 2), ("ListItem", "a point", 2),
+    ]  # fmt: skip

@@ -1,0 +1,104 @@
+"""ods, odp: the sheets and slides of OpenDocument."""
+
+from __future__ import annotations
+
+import zipfile
+from typing import IO, TYPE_CHECKING, Any
+
+from ingest.errors import PartitionError
+from ingest.partition.limits import check_archive
+from ingest.partition.markdown_table import markdown_table
+from ingest.partition.xml_text import OFFICE, TABLE, TEXT, open_text, parse_xml
+from ingest.values import Element, Place
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ingest.partition.limits import Limits
+
+_DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
+_PRESENTATION = "{urn:oasis:names:tc:opendocument:xmlns:presentation:1.0}"
+_CELLS = (f"{TABLE}table-cell", f"{TABLE}covered-table-cell")
+# What masters put on every slide.
+_REPEATED = {"footer", "header", "date-time", "page-number"}
+
+
+def read_ods(file: IO[bytes], limits: Limits) -> list[Element]:
+    """Read a workbook; every sheet's name is a heading, places are rows, pages are sheets."""
+    elements: list[Element] = []
+    for page, sheet in enumerate(_body(file, limits, "spreadsheet").iterchildren(f"{TABLE}table"), start=1):
+        rows, places = _rows(sheet)
+        if rows:
+            elements.append(Element("Title", sheet.get(f"{TABLE}name", ""), level=0, page=page))
+            place = Place("row", places[0], places[-1], tuple(places))
+            elements.append(Element("Table", markdown_table(rows), page=page, place=place))
+    return elements
+
+
+def read_odp(file: IO[bytes], limits: Limits) -> list[Element]:
+    """Read a presentation; pages are slides."""
+    elements: list[Element] = []
+    for page, slide in enumerate(_body(file, limits, "presentation").iterchildren(f"{_DRAW}page"), start=1):
+        found = list(_frames(slide, page))
+        elements += sorted(found, key=lambda element: element.level is None)
+    return elements
+
+
+def _body(file: IO[bytes], limits: Limits, kind: str) -> Any:
+    check_archive(file, limits)
+    with zipfile.ZipFile(file) as archive:
+        try:
+            root = parse_xml(archive.read("content.xml"))
+        except KeyError as error:
+            raise PartitionError("content.xml is missing: not a complete OpenDocument file") from error
+    body = root.find(f"{OFFICE}body/{OFFICE}{kind}")
+    if body is None:
+        raise PartitionError(f"holds no {kind}: not the OpenDocument file that its name says")
+    return body
+
+
+def _rows(sheet: Any) -> tuple[list[list[str]], list[int]]:
+    """Read the rows that hold something, and their numbers; repeated empty ones are only counted."""
+    rows: list[list[str]] = []
+    places: list[int] = []
+    number = 1
+    for row in sheet.iter(f"{TABLE}table-row"):
+        cells: list[str] = []
+        for cell in row.iterchildren(*_CELLS):
+            text = " ".join(open_text(paragraph) for paragraph in cell.iter(f"{TEXT}p"))
+            # The empty rest of a row is one cell, repeated to the sheet's last column.
+            times = _times(cell, "number-columns-repeated")
+            cells += [text] * (times if text else min(times, 64))
+        while cells and not cells[-1]:
+            cells.pop()
+        times = _times(row, "number-rows-repeated")
+        if cells:
+            # A row repeated on and on says it once.
+            rows.append(cells)
+            places.append(number)
+        number += times
+    return rows, places
+
+
+def _frames(slide: Any, page: int) -> Iterator[Element]:
+    for frame in slide.iter(f"{_DRAW}frame", f"{_DRAW}custom-shape"):
+        kind = frame.get(f"{_PRESENTATION}class", "")
+        if kind in _REPEATED:
+            continue
+        for table in frame.iter(f"{TABLE}table"):
+            if rows := _rows(table)[0]:
+                yield Element("Table", markdown_table(rows), page=page)
+        for paragraph in frame.iter(f"{TEXT}p"):
+            text = open_text(paragraph)
+            if not text or any(parent.tag == f"{TABLE}table" for parent in paragraph.iterancestors()):
+                continue
+            if kind == "title":
+                yield Element("Title", text, level=0, page=page)
+            else:
+                listed = any(parent.tag == f"{TEXT}list-item" for parent in paragraph.iterancestors())
+                yield Element("ListItem" if listed else "NarrativeText", text, page=page)
+
+
+def _times(node: Any, name: str) -> int:
+    value = node.get(f"{TABLE}{name}", "1")
+    return min(max(int(value), 1), 16_384) if value.isdecimal() and len(value) < 8 else 1
