@@ -126,3 +126,36 @@ def test_traditional_and_simplified_find_each_other(tmp_path: Path) -> None:
         assert [hit.chunk_id for hit in index.search(query, limit=5, collection_ids=None)] == [1]
     assert {hit.chunk_id for hit in index.search("員工", limit=5, collection_ids=None)} == {1, 2}
     index.close()
+
+
+TRADITIONAL = "員工每年享有十五天帶薪年假，其中至少五天應當連續使用，未使用的部分可以順延到下一年。"
+SIMPLIFIED = "员工每年享有十五天带薪年假，其中至少五天应当连续使用，未使用的部分可以顺延到下一年。"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "template"),
+    [
+        (".txt", "{}"), (".md", "# 制度\n\n{}"), (".rst", "{}"), (".csv", "甲,乙\n{},一\n"),
+        (".tsv", "甲\t乙\n{}\t一\n"),
+        (".json", '{{"甲": "{}"}}'), (".jsonl", '{{"甲": "{}"}}\n'), (".html", "<p>{}</p>"),
+        (".py", "# {}\n"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "gb18030", "gbk", "big5"])
+def test_every_text_format_is_read_in_every_encoding(suffix: str, template: str, encoding: str) -> None:
+    said = TRADITIONAL if encoding == "big5" else SIMPLIFIED
+    content = template.format(said).encode(encoding)
+    text = "".join(element.text for element in formats.read(io.BytesIO(content), suffix, Limits()))
+    assert said in text
+    assert "\ufffd" not in text
+
+
+@pytest.mark.parametrize("encoding", ["gb18030", "gbk", "big5", "utf-16"])
+def test_xml_and_pages_keep_to_the_encoding_that_they_declare(encoding: str) -> None:
+    said = TRADITIONAL if encoding == "big5" else SIMPLIFIED
+    for suffix, template in (
+        (".xml", f"<?xml version='1.0' encoding='{encoding}'?><a><b>{said}</b></a>"),
+        (".html", f"<html><head><meta charset='{encoding}'></head><p>{said}</p>"),
+    ):
+        content = template.encode(encoding)
+        assert said in "".join(e.text for e in formats.read(io.BytesIO(content), suffix, Limits()))
