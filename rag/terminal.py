@@ -247,7 +247,7 @@ def show_document(out: Console, answer: Mapping[str, Any]) -> None:
         elif where := chunk.get("place"):
             said.append(f"{where['unit']}s {where['first']} to {where['last']}")
         if not chunk["indexed"]:
-            said.append("not searched: other documents say the same")
+            said.append("not searched: other documents or every page say the same")
         out.print(Text(f"[{chunk['ordinal'] + 1}] {', '.join(said)}", style="bold"))
         out.print(chunk["text"])
 

@@ -63,7 +63,7 @@ def _part(element: Element, kind: str, begin: int, end: int, *, level: int | Non
     start, stop = element.start, element.end
     if start is not None and stop is not None and stop - start == len(element.text):
         start, stop = start + begin, start + end
-    return Element(kind, element.text[begin:end], level=level, page=element.page, start=start, end=stop)
+    return Element(kind, element.text[begin:end], level, element.page, start, stop, element.place)
 
 
 def _ranked(element: Element, levels: dict[str, int]) -> Element:

@@ -158,6 +158,13 @@ def test_headers_of_word_pages_are_kept_apart() -> None:
     ]
 
 
+def test_articles_tell_their_place() -> None:
+    elements = read(word(p("前言在此。") + p("第三条 甲方按月支付。")), ".docx")
+    assert [(e.text, e.place and e.place.first) for e in elements] == [
+        ("前言在此。", 1), ("第三条", 2), ("甲方按月支付。", 2),
+    ]  # fmt: skip
+
+
 def test_paragraphs_tell_their_place() -> None:
     elements = read(word(p("One is here.") + p("") + p("Three is here.")), ".docx")
     assert [(e.place.unit, e.place.first) for e in elements if e.place] == [
