@@ -83,6 +83,10 @@ class Delta:
     finish_reason: FinishReason | None = None
 
 
+def _nothing() -> None:
+    """Cancel what has ended."""
+
+
 class Generation:
     """A running generation: one reader iterates it, in a thread or on an event loop; anyone may cancel it."""
 
@@ -112,6 +116,9 @@ class Generation:
         """Hand a piece, or the error that ends it all, to the reader (for the scheduler)."""
         with self._changed:
             self._items.append(item)
+            if isinstance(item, EngineError) or item.finish_reason is not None:
+                # The request is over and holds this: it goes with its reader, not when cycles are looked for.
+                self._on_cancel = _nothing
             self._changed.notify()
             if self._wake is not None:
                 self._wake()

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -157,3 +158,18 @@ def test_a_writer_outlives_the_loop_of_its_reader() -> None:
 
     asyncio.run(read_one())
     generation.put(LAST)
+
+
+@pytest.mark.parametrize(
+    "last", [LAST, GenerationFailed("the model could not continue")], ids=["end", "error"]
+)
+def test_what_has_ended_holds_its_request_no_longer(last: Delta | GenerationFailed) -> None:
+    recorder = Recorder()
+    request = weakref.ref(recorder)
+    generation = Generation(1, recorder)
+    del recorder
+    generation.put(Delta("a"))
+    assert request() is not None
+    generation.put(last)
+    assert request() is None
+    generation.cancel()
