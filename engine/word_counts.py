@@ -6,11 +6,13 @@ from itertools import chain
 
 import tokenizers
 
-# BertNormalizer puts each of these characters apart, and blanks end a word: what lies between counts alone.
-# Other ideographs and blanks stay inside such a piece, and the model cuts them as it does in a whole text.
+# BertNormalizer puts each ideograph apart, BertPreTokenizer each mark, and blanks end a word: what lies
+# between counts alone. Other ideographs and blanks stay inside such a piece, and the model cuts them there.
 _IDEOGRAPHS = "\u3400-\u4dbf\u4e00-\u9fff"
-_PIECE = re.compile(f"[^ \t\n\r{_IDEOGRAPHS}]+")
-_IDEOGRAPH_RUN = re.compile(f"[{_IDEOGRAPHS}]+")
+_MARKS = r"!-/:-@\[-`{-~"
+_PIECE = re.compile(f"[^ \t\n\r{_IDEOGRAPHS}{_MARKS}]+")
+# A token each, whether the vocabulary knows it or not.
+_SINGLE_RUN = re.compile(f"[{_IDEOGRAPHS}{_MARKS}]+")
 # Some 20 MiB; texts of one kind share nearly all of their words.
 _MAX_WORDS = 200_000
 # Longer ones seldom come twice.
@@ -40,6 +42,6 @@ class WordCounts:
         known.update((word, n) for word, n in fresh.items() if word not in long)
         of = known.__getitem__ if not long else (known | long).__getitem__
         return [
-            sum(map(of, own)) + (0 if text.isascii() else sum(map(len, _IDEOGRAPH_RUN.findall(text))))
+            sum(map(of, own)) + sum(map(len, _SINGLE_RUN.findall(text)))
             for text, own in zip(texts, pieces, strict=True)
         ]
