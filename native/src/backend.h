@@ -2,6 +2,7 @@
 // addresses: what lies behind them may be another device's memory.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
@@ -267,7 +268,11 @@ class Backend {
             for (std::size_t i = 0; i < n; ++i) body(i);
             return;
         }
-        pool_.parallel(n, [&](std::size_t i, std::size_t) { body(i); });
+        // Few enough pieces that taking one costs nothing, enough to keep the threads evenly busy.
+        const std::size_t piece = std::max<std::size_t>(1, n / (8 * pool_.size()));
+        pool_.parallel((n + piece - 1) / piece, [&](std::size_t p, std::size_t) {
+            for (std::size_t i = p * piece; i < std::min(n, (p + 1) * piece); ++i) body(i);
+        });
     }
 
     const Kernels& kernels_;

@@ -19,7 +19,7 @@ class LazyMemory {
         if (data == MAP_FAILED) throw std::bad_alloc();
         data_ = static_cast<std::byte*>(data);
 #ifdef MADV_HUGEPAGE
-        constexpr std::size_t kWorthHugePages = std::size_t{8} << 20;
+        constexpr std::size_t kWorthHugePages = std::size_t{2} << 20;  // the size of one
         if (size >= kWorthHugePages) ::madvise(data, size, MADV_HUGEPAGE);
 #endif
     }
