@@ -1,9 +1,9 @@
 // The kernels of one instruction set, as a table of functions chosen once, at load.
 //
 // Activations come in chunks of up to `max_chunk` tokens, interleaved so that a kernel reads them forward:
-// float k of token t at [k * n + t], bytes 4k..4k+3 at [(k * n + t) * 4]. Every token's result is computed by
-// the same operations in the same order whatever the chunk holds besides, so that an answer does not depend
-// on who else is served.
+// float k of token t at [k * n + t], bytes and pairs group by group, in each token after token. Every token's
+// result is computed by the same operations in the same order whatever the chunk holds besides, so that an
+// answer does not depend on who else is served.
 #pragma once
 
 #include <cstddef>
@@ -21,12 +21,12 @@ constexpr std::size_t kKeysPerBlock = 32;  // tokens of one KV cache block
 struct Chunk {
     std::size_t n;                  // tokens, 1 to max_chunk
     const float* floats;            // [width][n]; for float layouts
-    const std::int8_t* bytes;       // [width / 4][n][4]; for quantised layouts, in groups of kGroup
+    const std::int8_t* bytes;       // [width / kGroup][n][kGroup]; for quantised layouts
     const float* scales;            // [width / kGroup][n]
     const float* scaled_sums;       // [width / kGroup][n]: scale times the sum of the group's bytes
     const std::int32_t* sums;       // [width / kGroup][n]
     const std::int32_t* half_sums;  // [2 * width / kGroup][n], of the halves of each group
-    const std::int32_t* pairs;      // [width / 2][n] of two bf16 numbers each; for Layout::bf16_pairs
+    const std::int32_t* pairs;  // [width / kGroup][n][kGroup / 2] of two bf16 numbers; for Layout::bf16_pairs
 };
 
 // Where a tile's results go: out[t * stride + row], rows < n_rows.

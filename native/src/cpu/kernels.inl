@@ -70,12 +70,9 @@ void quantize(const float* x, std::size_t stride, std::size_t n, std::size_t wid
             for (std::size_t k = 0; k < kGroup; k += kLanes)
                 largest = max(largest, abs(Floats::load(group + k)));
             const float top = largest.max();
-            std::int8_t q[kGroup];
+            std::int8_t* q = bytes + (g * n + t) * kGroup;
             std::int32_t halves[2];
             quantize_group(group, top > 0.0f ? 127.0f / top : 0.0f, q, halves);
-            for (std::size_t i = 0; i < kGroup / 4; ++i) {
-                __builtin_memcpy(bytes + ((g * kGroup / 4 + i) * n + t) * 4, q + 4 * i, 4);
-            }
             const std::int32_t sum = halves[0] + halves[1];
             scales[g * n + t] = top / 127.0f;
             scaled_sums[g * n + t] = top / 127.0f * static_cast<float>(sum);
@@ -288,7 +285,7 @@ template <int kOffset, class Bits, std::size_t kFirst, std::size_t kEnd, std::si
         const Weights w = to_weights(Bits::template quad<kFirst>(group, lane));
 #pragma GCC unroll 12
         for (std::size_t t = 0; t < N; ++t)
-            sum[t] = dot<kOffset>(sum[t], w, word_at(x + (kFirst * N + t) * 4));
+            sum[t] = dot<kOffset>(sum[t], w, word_at(x + t * kGroup + kFirst * 4));
         dot_quads<kOffset, Bits, kFirst + 1, kEnd, N>(sum, group, lane, x);
     }
 }
@@ -426,11 +423,15 @@ struct PairsOfBf16 {
         Floats total[N];
 #pragma GCC unroll 12
         for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
-        for (std::size_t k = 0; k < width / 2; ++k) {
-            const Pairs w = Pairs::load(tile + k * kLineBytes);
+        constexpr std::size_t kOfGroup = kGroup / 2;
+        for (std::size_t g = 0; g < width / kGroup; ++g, tile += kOfGroup * kLineBytes) {
+            const std::int32_t* pairs = x.pairs + g * kOfGroup * N;
+            for (std::size_t k = 0; k < kOfGroup; ++k) {
+                const Pairs w = Pairs::load(tile + k * kLineBytes);
 #pragma GCC unroll 12
-            for (std::size_t t = 0; t < N; ++t) {
-                total[t] = dot(total[t], w, Pairs::all(x.pairs[k * N + t]));
+                for (std::size_t t = 0; t < N; ++t) {
+                    total[t] = dot(total[t], w, Pairs::all(pairs[t * kOfGroup + k]));
+                }
             }
         }
         store_tile<N>(total, 0, y);
@@ -439,11 +440,9 @@ struct PairsOfBf16 {
 
 void pair_up(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int32_t* out) {
     for (std::size_t t = 0; t < n; ++t) {
-        for (std::size_t k = 0; k < width; k += 2 * kLanes) {
-            std::int32_t pairs[kLanes];
-            Pairs::rounded(x + t * stride + k).store(pairs);
-            for (std::size_t i = 0; i < kLanes; ++i) out[(k / 2 + i) * n + t] = pairs[i];
-        }
+        static_assert(kGroup == 2 * kLanes);
+        for (std::size_t g = 0; g < width / kGroup; ++g)
+            Pairs::rounded(x + t * stride + g * kGroup).store(out + (g * n + t) * kLanes);
     }
 }
 #endif

@@ -48,7 +48,7 @@ struct Panel {
         const std::size_t n = x.n;
         const std::int32_t* x_sums =
             kParts == 1 ? x.sums + g * n + first : x.half_sums + (2 * g + kPart) * n + first;
-        const std::int8_t* bytes = x.bytes + ((g * 8 + kPart * kQuads) * n + first) * 4;
+        const std::int8_t* bytes = x.bytes + (g * n + first) * kGroup + kPart * kQuads * 4;
         const std::byte* lines = panel + kPart * kQuads * kPanelLine;
         Ints left_sum[T];
         Ints right_sum[T];
@@ -60,7 +60,7 @@ struct Panel {
             const Weights right_w = to_weights(Line::load(lines + q * kPanelLine + kLineBytes));
 #pragma GCC unroll 6
             for (std::size_t t = 0; t < T; ++t) {
-                const std::int32_t word = word_at(bytes + (q * n + t) * 4);
+                const std::int32_t word = word_at(bytes + t * kGroup + q * 4);
                 left_sum[t] = dot<kShifted ? 128 : 0>(left_sum[t], left_w, word);
                 right_sum[t] = dot<kShifted ? 128 : 0>(right_sum[t], right_w, word);
             }
