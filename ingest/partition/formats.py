@@ -51,7 +51,7 @@ READERS: dict[str, tuple[str, str]] = {
     ".mht": ("mail", "read_web_archive"),
     ".msg": ("mail", "read_outlook"),
     ".xml": ("xml_text", "read_xml"),
-    ".odt": ("xml_text", "read_odt"),
+    ".odt": ("open_document", "read_odt"),
     ".ods": ("open_document", "read_ods"),
     ".odp": ("open_document", "read_odp"),
     ".rtf": ("richtext", "read_rtf"),

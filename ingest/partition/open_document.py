@@ -1,4 +1,4 @@
-"""ods, odp: the sheets and slides of OpenDocument."""
+"""odt, ods, odp: the texts, sheets and slides of OpenDocument."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ingest.errors import PartitionError
 from ingest.partition.limits import check_archive
 from ingest.partition.markdown_table import markdown_table
-from ingest.partition.xml_text import OFFICE, TABLE, TEXT, open_text, parse_xml
+from ingest.partition.xml_text import parse_xml
 from ingest.values import Element, Place
 
 if TYPE_CHECKING:
@@ -16,20 +16,30 @@ if TYPE_CHECKING:
 
     from ingest.partition.limits import Limits
 
+_OFFICE = "{urn:oasis:names:tc:opendocument:xmlns:office:1.0}"
+_TEXT = "{urn:oasis:names:tc:opendocument:xmlns:text:1.0}"
+_TABLE = "{urn:oasis:names:tc:opendocument:xmlns:table:1.0}"
 _DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
 _PRESENTATION = "{urn:oasis:names:tc:opendocument:xmlns:presentation:1.0}"
-_CELLS = (f"{TABLE}table-cell", f"{TABLE}covered-table-cell")
+# Comments, notes and what was deleted with changes tracked are not the text.
+_LEFT_OUT = {f"{_TEXT}note", f"{_OFFICE}annotation", f"{_TEXT}tracked-changes"}
+_CELLS = (f"{_TABLE}table-cell", f"{_TABLE}covered-table-cell")
 # What masters put on every slide.
 _REPEATED = {"footer", "header", "date-time", "page-number"}
+
+
+def read_odt(file: IO[bytes], limits: Limits) -> list[Element]:
+    """Read a text."""
+    return [element for element in _blocks(_body(file, limits, "text")) if element.text]
 
 
 def read_ods(file: IO[bytes], limits: Limits) -> list[Element]:
     """Read a workbook; every sheet's name is a heading, places are rows, pages are sheets."""
     elements: list[Element] = []
-    for page, sheet in enumerate(_body(file, limits, "spreadsheet").iterchildren(f"{TABLE}table"), start=1):
+    for page, sheet in enumerate(_body(file, limits, "spreadsheet").iterchildren(f"{_TABLE}table"), start=1):
         rows, places = _rows(sheet)
         if rows:
-            elements.append(Element("Title", sheet.get(f"{TABLE}name", ""), level=0, page=page))
+            elements.append(Element("Title", sheet.get(f"{_TABLE}name", ""), level=0, page=page))
             place = Place("row", places[0], places[-1], tuple(places))
             elements.append(Element("Table", markdown_table(rows), page=page, place=place))
     return elements
@@ -51,7 +61,7 @@ def _body(file: IO[bytes], limits: Limits, kind: str) -> Any:
             root = parse_xml(archive.read("content.xml"))
         except KeyError as error:
             raise PartitionError("content.xml is missing: not a complete OpenDocument file") from error
-    body = root.find(f"{OFFICE}body/{OFFICE}{kind}")
+    body = root.find(f"{_OFFICE}body/{_OFFICE}{kind}")
     if body is None:
         raise PartitionError(f"holds no {kind}: not the OpenDocument file that its name says")
     return body
@@ -62,10 +72,10 @@ def _rows(sheet: Any) -> tuple[list[list[str]], list[int]]:
     rows: list[list[str]] = []
     places: list[int] = []
     number = 1
-    for row in sheet.iter(f"{TABLE}table-row"):
+    for row in sheet.iter(f"{_TABLE}table-row"):
         cells: list[str] = []
         for cell in row.iterchildren(*_CELLS):
-            text = " ".join(open_text(paragraph) for paragraph in cell.iter(f"{TEXT}p"))
+            text = " ".join(_text(paragraph) for paragraph in cell.iter(f"{_TEXT}p"))
             # The empty rest of a row is one cell, repeated to the sheet's last column.
             times = _times(cell, "number-columns-repeated")
             cells += [text] * (times if text else min(times, 64))
@@ -85,20 +95,60 @@ def _frames(slide: Any, page: int) -> Iterator[Element]:
         kind = frame.get(f"{_PRESENTATION}class", "")
         if kind in _REPEATED:
             continue
-        for table in frame.iter(f"{TABLE}table"):
+        for table in frame.iter(f"{_TABLE}table"):
             if rows := _rows(table)[0]:
                 yield Element("Table", markdown_table(rows), page=page)
-        for paragraph in frame.iter(f"{TEXT}p"):
-            text = open_text(paragraph)
-            if not text or any(parent.tag == f"{TABLE}table" for parent in paragraph.iterancestors()):
+        for paragraph in frame.iter(f"{_TEXT}p"):
+            text = _text(paragraph)
+            if not text or any(parent.tag == f"{_TABLE}table" for parent in paragraph.iterancestors()):
                 continue
             if kind == "title":
                 yield Element("Title", text, level=0, page=page)
             else:
-                listed = any(parent.tag == f"{TEXT}list-item" for parent in paragraph.iterancestors())
+                listed = any(parent.tag == f"{_TEXT}list-item" for parent in paragraph.iterancestors())
                 yield Element("ListItem" if listed else "NarrativeText", text, page=page)
 
 
 def _times(node: Any, name: str) -> int:
-    value = node.get(f"{TABLE}{name}", "1")
+    value = node.get(f"{_TABLE}{name}", "1")
     return min(max(int(value), 1), 16_384) if value.isdecimal() and len(value) < 8 else 1
+
+
+def _blocks(node: Any) -> Iterator[Element]:
+    for child in node:
+        if not isinstance(child.tag, str) or child.tag in _LEFT_OUT:
+            continue
+        if child.tag == f"{_TEXT}h":
+            level = child.get(f"{_TEXT}outline-level", "1")
+            yield Element("Title", _text(child), level=max(int(level), 1) - 1 if level.isdigit() else 0)
+        elif child.tag == f"{_TEXT}p":
+            yield Element("NarrativeText", _text(child))
+        elif child.tag == f"{_TEXT}list":
+            for item in child.iter(f"{_TEXT}list-item"):
+                own = [_text(p) for p in item if p.tag in {f"{_TEXT}p", f"{_TEXT}h"}]
+                yield Element("ListItem", "\n".join(own))
+        elif child.tag == f"{_TABLE}table":
+            rows = [_row(row) for row in child.iter(f"{_TABLE}table-row")]
+            yield Element("Table", markdown_table(rows))
+        else:
+            yield from _blocks(child)
+
+
+def _row(row: Any) -> list[str]:
+    # A cell that is repeated a thousand times is how a sheet writes the empty rest of a row.
+    return [" ".join(_text(p) for p in cell.iter(f"{_TEXT}p")) for cell in row.iterchildren(*_CELLS)]
+
+
+def _text(node: Any) -> str:
+    pieces = [node.text or ""]
+    for child in node:
+        if child.tag == f"{_TEXT}s":
+            pieces.append(" ")
+        elif child.tag == f"{_TEXT}tab":
+            pieces.append("\t")
+        elif child.tag == f"{_TEXT}line-break":
+            pieces.append("\n")
+        elif isinstance(child.tag, str) and child.tag not in _LEFT_OUT:
+            pieces.append(_text(child))
+        pieces.append(child.tail or "")
+    return "".join(pieces).strip()
