@@ -53,7 +53,7 @@ STEPS = (
 )
 KILLED = textwrap.dedent(
     """
-    import importlib, os, signal, sys
+    import importlib, itertools, os, signal, sys
     from pathlib import Path
     from ingest.library import Library
     from tests.ingest.hashing_embedder import HashingEmbedder
@@ -66,14 +66,14 @@ KILLED = textwrap.dedent(
     if place:
         module, owner, name = place.split(":")
         target = getattr(importlib.import_module(module), owner)
-        step, calls = getattr(target, name), [0]
+        step, calls = getattr(target, name), itertools.count(1)
 
         def stepping(*arguments, **named):
-            calls[0] += 1
-            if calls[0] == int(n) and when == "before":
+            call = next(calls)  # steps run in several threads
+            if call == int(n) and when == "before":
                 os.kill(os.getpid(), signal.SIGKILL)
             result = step(*arguments, **named)
-            if calls[0] == int(n):
+            if call == int(n):
                 os.kill(os.getpid(), signal.SIGKILL)
             return result
 

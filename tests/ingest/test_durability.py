@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from pathlib import Path
@@ -24,44 +23,12 @@ from ingest.pipeline import EMBED_TEXTS
 from ingest.record import Record
 from ingest.values import ChunkDraft, FileFacts, NewVersion
 from tests.ingest.damage_campaign import campaign as damage_campaign
-from tests.ingest.kill_campaign import campaign
+from tests.ingest.kill_campaign import KILLED, campaign
 from tests.ingest.test_partition import pdf
 
 if TYPE_CHECKING:
     from ingest.library import Library
     from tests.ingest.conftest import Place
-
-# Runs one pass and kills itself, as a power switch would, at the n-th call of a named step.
-KILLED = textwrap.dedent(
-    """
-    import importlib, os, signal, sys
-    from pathlib import Path
-    from ingest.library import Library
-    from tests.ingest.hashing_embedder import HashingEmbedder
-
-    data, documents, place, n, when = sys.argv[1:]
-    module, owner, name = place.split(":")
-    target = getattr(importlib.import_module(module), owner)
-    step, calls = getattr(target, name), [0]
-
-    def stepping(*arguments, **named):
-        calls[0] += 1
-        if calls[0] == int(n) and when == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        result = step(*arguments, **named)
-        if calls[0] == int(n):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    library = Library.open(
-        Path(data), documents_dir=Path(documents), embedder=HashingEmbedder(), settle_seconds=0.02
-    )
-    library._index_ready.wait()
-    setattr(target, name, stepping)
-    library.reconcile()
-    library.close()
-    """
-)
 
 
 def reconcile_killed(place: Place, step: str, n: int, when: str) -> int:
