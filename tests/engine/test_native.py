@@ -291,7 +291,7 @@ def test_a_file_tells_what_is_in_it(tiny_models: Path) -> None:
 
 
 def test_the_interpreter_ends_without_a_word(tiny_models: Path) -> None:
-    """Nothing is left behind, even when nobody closes the engine; that the model has no template is logged."""
+    """Nothing is left behind, even when nobody closes the engine; a missing template is logged."""
     program = (
         "import logging, sys\nfrom pathlib import Path\nfrom engine.engine import Engine\n"
         "from engine.generation import GenerationParams\n"
