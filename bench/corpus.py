@@ -130,7 +130,7 @@ class Writer:
             return f"<w:p>{style}<w:r><w:t>{text}</w:t></w:r></w:p>"
 
         # Word packs such text to about half.
-        body = self.until(n_bytes * 2 - 60_000, block)
+        body = self.until(max(n_bytes * 2 - 60_000, 10_000), block)
         return _with_part(empty.getvalue(), "word/document.xml", "<w:sectPr", body)
 
     def xlsx(self, n_bytes: int) -> bytes:

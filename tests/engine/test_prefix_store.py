@@ -340,9 +340,12 @@ def test_many_threads_write_read_and_forget(folder: Path) -> None:
     names = list(store.keys("a", tokens, 32))
     assert len(set(names)) == 64
     until = time.monotonic() + 1.0
-    n_read = 0
+    n_read = n_rounds = 0
     while time.monotonic() < until:
         store.keep(names, {name: bytes([i]) * 1000 for i, name in enumerate(names)})
+        if n_rounds % 2:
+            store.flush()  # else reading is over before the other thread has begun to write
+        n_rounds += 1
         for i, name in enumerate(names):
             block = store.read(name)
             assert block in (None, bytes([i]) * 1000)

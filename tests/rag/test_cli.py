@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -205,16 +206,24 @@ def test_second_process_on_a_data_folder_ends_and_writes_nothing(
 ) -> None:
     data = library_folder / "data"
     assert quarry("backup", "saved.backup", folder=library_folder, **service).returncode == 0
-    before = _contents(data)
+    another = {**service, "port": str(free_port())}
+    told = quarry("serve", folder=library_folder, **another)
+    assert told.returncode == 1
+    assert f"http://127.0.0.1:{service['port']}" in told.stderr
 
-    second = quarry("serve", folder=library_folder, **{**service, "port": str(free_port())})
-    assert second.returncode == 1
-    assert f"http://127.0.0.1:{service['port']}" in second.stderr
-
-    restored = quarry("restore", "saved.backup", folder=library_folder, **service)
-    assert restored.returncode == 1
-    assert "in use by process" in restored.stderr
-    assert _contents(data) == before
+    owner = int((data / "lock").read_text())
+    os.kill(owner, signal.SIGSTOP)  # what is written now, others write
+    try:
+        before = _contents(data)
+        second = quarry("serve", folder=library_folder, **another)
+        restored = quarry("restore", "saved.backup", folder=library_folder, **service)
+        after = _contents(data)
+    finally:
+        os.kill(owner, signal.SIGCONT)
+    assert second.returncode == restored.returncode == 1
+    for done in (second, restored):
+        assert f"in use by process {owner}" in done.stderr
+    assert after == before
 
 
 def _contents(folder: Path) -> dict[Path, bytes]:

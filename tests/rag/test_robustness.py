@@ -2,11 +2,10 @@
 
 import asyncio
 import gc
-import io
 import json
 import random
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -344,17 +343,17 @@ async def test_malformed_uploads_are_never_the_servers_fault(
 
 
 @pytest.fixture(params=[pytest.param(False, id="lines"), pytest.param(True, id="json")])
-def written(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """What the service writes into its log."""
-    stream = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", stream)
+def log_lines(
+    request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[[], str]]:
+    """Return what the service has written into its log."""
     configure_logging("info", as_json=request.param)
-    yield stream
+    yield lambda: capsys.readouterr().err
     structlog.reset_defaults()
 
 
 async def test_no_word_of_documents_or_prompts_is_logged(
-    engine: Any, library: Any, tmp_path: Path, written: io.StringIO
+    engine: Any, library: Any, tmp_path: Path, log_lines: Callable[[], str]
 ) -> None:
     secrets = ("xylophonic", "zephyrous", "quixotry")
     library.put("secret.md", "The xylophonic marmot sleeps for zephyrous reasons.")
@@ -383,7 +382,7 @@ async def test_no_word_of_documents_or_prompts_is_logged(
                     assert response.json()["request_id"] == headers["x-request-id"]
                 ids.append(headers["x-request-id"])
             engine.chat.fails_after = 1  # the second time everything goes wrong, with a traceback in the log
-    log = written.getvalue()
+    log = log_lines()
     assert "Traceback" in log
     assert [secret for secret in secrets if secret in log] == []
     assert [request_id for request_id in ids if request_id not in log] == []
