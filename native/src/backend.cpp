@@ -58,6 +58,9 @@ std::size_t source_row(std::size_t row, RowOrder order, HeadShape heads) {
     return first + (within < half ? 2 * within : 2 * (within - half) + 1);
 }
 
+// While a matrix is laid out anew, so much of it is resident twice: as it lies in the file, and as tiles.
+constexpr std::size_t kResidentBytes = std::size_t{16} << 20;
+
 void grow(LazyMemory& memory, std::size_t bytes) {
     if (memory.size() < bytes) memory = LazyMemory(bytes + bytes / 4);
 }
@@ -88,15 +91,21 @@ Weight Backend::load(const GgufFile& file, const GgufTensor& tensor, RowOrder or
     Weight weight{type.layout, tensor.rows(), tensor.width(), {}, {}, tensor.name};
     const std::size_t row_bytes = weight.width / type.block_weights * type.block_bytes;
     const std::size_t step = tile_bytes(type.layout, weight.width);
-    weight.tiles = LazyMemory(tiles_of(weight.rows) * step);
-    pool_.parallel(tiles_of(weight.rows), [&](std::size_t tile, std::size_t) {
-        const std::byte* rows[kTileRows] = {};
-        for (std::size_t r = 0; r < kTileRows && tile * kTileRows + r < weight.rows; ++r) {
-            rows[r] = tensor.bytes.data() + source_row(tile * kTileRows + r, order, heads) * row_bytes;
-        }
-        type.pack(rows, weight.width, weight.tiles.data() + tile * step);
-    });
-    file.mapping().drop(tensor.bytes);
+    const std::size_t n_tiles = tiles_of(weight.rows);
+    weight.tiles = LazyMemory(n_tiles * step);
+    const std::size_t stretch =
+        std::max<std::size_t>(1, kResidentBytes / std::max<std::size_t>(1, kTileRows * row_bytes));
+    for (std::size_t first = 0; first < n_tiles; first += stretch) {
+        pool_.parallel(std::min(stretch, n_tiles - first), [&](std::size_t nth, std::size_t) {
+            const std::size_t tile = first + nth;
+            const std::byte* rows[kTileRows] = {};
+            for (std::size_t r = 0; r < kTileRows && tile * kTileRows + r < weight.rows; ++r) {
+                rows[r] = tensor.bytes.data() + source_row(tile * kTileRows + r, order, heads) * row_bytes;
+            }
+            type.pack(rows, weight.width, weight.tiles.data() + tile * step);
+        });
+        file.mapping().drop(tensor.bytes);
+    }
     return weight;
 }
 
