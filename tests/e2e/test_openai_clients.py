@@ -4,7 +4,8 @@ import asyncio
 import base64
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ def service(
     models = {"chat": starter_chat_gguf, "embedding": starter_embedding_gguf}
     with serve(folder, settings, **models, key=KEY) as served:
         yield served
+
+
+@pytest.fixture
+def client(service: Served) -> Iterator[openai.OpenAI]:
+    with service.client() as client:
+        yield client
 
 
 def ask(client: openai.OpenAI, question: str, **more: Any) -> Any:
@@ -276,33 +283,40 @@ async def test_langchain_chat(service: Served) -> None:
     assert "ops/backup.md" in invoked.response_metadata["headers"]["x-quarry-sources"]
 
 
-def embeddings(service: Served, **more: Any) -> OpenAIEmbeddings:
-    return OpenAIEmbeddings(
-        model="text-embedding-3-small",
-        base_url=f"{service.url}/v1",
-        api_key=SecretStr(KEY),
-        max_retries=0,
-        **more,
-    )
+@asynccontextmanager
+async def embeddings(service: Served, **more: Any) -> AsyncIterator[OpenAIEmbeddings]:
+    async with openai.DefaultAsyncHttpxClient() as http_async:
+        with openai.DefaultHttpxClient() as http:
+            yield OpenAIEmbeddings(
+                model="text-embedding-3-small",
+                base_url=f"{service.url}/v1",
+                api_key=SecretStr(KEY),
+                max_retries=0,
+                http_client=http,
+                http_async_client=http_async,
+                **more,
+            )
 
 
 async def test_langchain_embeddings(service: Served) -> None:
-    async with openai.DefaultAsyncHttpxClient() as http:
-        model = embeddings(service, check_embedding_ctx_length=False, http_async_client=http)
+    async with embeddings(service, check_embedding_ctx_length=False) as model:
         documents = model.embed_documents(["vacation days", "backup"])
         query = await model.aembed_query("vacation days")
     assert np.allclose(documents[0], query, atol=1e-3)
     assert not np.allclose(documents[1], query, atol=1e-1)
 
 
-def test_langchain_token_ids_get_a_helpful_answer(service: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_langchain_token_ids_get_a_helpful_answer(
+    service: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The real vocabulary would be fetched from the network; the request has the same shape with this one.
     by_bytes = tiktoken.Encoding(
         "bytes", pat_str=r"\S+|\s+", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={}
     )
     monkeypatch.setattr(tiktoken, "encoding_for_model", lambda _: by_bytes)
-    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
-        embeddings(service).embed_documents(["vacation days"])
+    async with embeddings(service) as model:
+        with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+            model.embed_documents(["vacation days"])
 
 
 # ChatGPT-Next-Web
@@ -358,8 +372,7 @@ def test_gate_of_the_running_server(service: Served) -> None:
 # What was known
 
 
-def test_usage_tells_what_was_not_read_again(service: Served) -> None:
-    client = service.client()
+def test_usage_tells_what_was_not_read_again(service: Served, client: openai.OpenAI) -> None:
     plain = {"model": service.chat_name, "max_tokens": 4}
     question = "Name a colour that is not in this list: " + ", ".join(f"colour {i}" for i in range(60))
 
@@ -390,14 +403,13 @@ def test_usage_tells_what_was_not_read_again(service: Served) -> None:
     assert message.usage_metadata["input_token_details"]["cache_read"] == known  # type: ignore[index]  # it is there
 
 
-def test_an_answer_from_documents_tells_what_was_known(service: Served) -> None:
-    client = service.client()
+def test_an_answer_from_documents_tells_what_was_known(client: openai.OpenAI) -> None:
     ask(client, "When does the nightly backup start?")
     again = ask(client, "When does the nightly backup start?")
     assert 0 < again.usage.prompt_tokens_details.cached_tokens < again.usage.prompt_tokens
 
 
-def test_no_kept_prompt_outlives_a_deleted_document(service: Served) -> None:
+def test_no_kept_prompt_outlives_a_deleted_document(service: Served, client: openai.OpenAI) -> None:
     kept = service.documents.parent / "data" / "prefixes"
 
     def n_kept() -> int:
@@ -406,8 +418,8 @@ def test_no_kept_prompt_outlives_a_deleted_document(service: Served) -> None:
     (service.documents / "otter.md").write_text("# Otter\n\nThe otter project is secret.\n")
     question = "What is the otter project? " + "Think of what I said before. " * 30
     for _ in range(2):
-        ask(service.client(), question, model=service.chat_name, max_tokens=4)
+        ask(client, question, model=service.chat_name, max_tokens=4)
     eventually(lambda: n_kept() > 0)
-    eventually(lambda: "otter.md" in paths(ask(service.client(), "What is the otter project?", max_tokens=4)))
+    eventually(lambda: "otter.md" in paths(ask(client, "What is the otter project?", max_tokens=4)))
     (service.documents / "otter.md").unlink()
     eventually(lambda: n_kept() == 0)

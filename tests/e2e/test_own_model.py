@@ -78,8 +78,10 @@ def test_from_a_folder_to_an_answer(folder: Path, starter_models: Path) -> None:
     }
     answer = quarry(folder, "chat", "--no-documents", stdin="Hello?\n", **settings)
     assert len(answer.strip()) > len("Ask. /help lists the commands.")
-    with running([*RUN, "serve"], folder, environment(folder, **settings)):
-        client = openai.OpenAI(base_url=f"http://127.0.0.1:{settings['port']}/v1", api_key="any")
+    with (
+        running([*RUN, "serve"], folder, environment(folder, **settings)),
+        openai.OpenAI(base_url=f"http://127.0.0.1:{settings['port']}/v1", api_key="any") as client,
+    ):
         assert "tiny-q4-0" in [model.id for model in client.models.list()]
         reply = client.chat.completions.create(
             model="tiny-q4-0", messages=[{"role": "user", "content": "Hello?"}], max_tokens=8
