@@ -1,17 +1,12 @@
 #include "backend.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstring>
-
-#include "float16.h"
 
 namespace quarry {
 
 namespace {
-
-constexpr std::size_t kAlign = 64;
 
 // Weights that stay in the second-level cache while the chunks of activations pass by.
 constexpr std::size_t kPanelBytes = 256 * 1024;
@@ -21,138 +16,10 @@ bool is_quantized(Layout layout) {
            layout != Layout::bf16_pairs;
 }
 
-// One row to blocks of Q8_0.
-void round_to_q8(const float* x, std::size_t width, std::byte* out) {
-    for (std::size_t first = 0; first < width; first += kGroup, out += types::q8_0.block_bytes) {
-        float top = 0;
-        for (std::size_t k = first; k < first + kGroup; ++k) top = std::max(top, std::fabs(x[k]));
-        const std::uint16_t scale = f32_to_f16(top / 127);
-        const float inverse = f16_to_f32(scale) > 0 ? 1 / f16_to_f32(scale) : 0;
-        std::memcpy(out, &scale, sizeof scale);
-        for (std::size_t k = 0; k < kGroup; ++k) {
-            const float q = std::clamp(std::nearbyint(x[first + k] * inverse), -127.0f, 127.0f);
-            out[2 + k] = static_cast<std::byte>(static_cast<std::int8_t>(q));
-        }
-    }
-}
-
-// Row r of a tile of bf16_pairs.
-void round_to_pairs(const float* x, std::size_t width, std::size_t r, std::byte* tile) {
-    for (std::size_t k = 0; k < width; ++k) {
-        const std::uint16_t number = f32_to_bf16(x[k]);
-        std::memcpy(tile + (k / 2 * kTileRows + r) * 4 + k % 2 * 2, &number, sizeof number);
-    }
-}
-
-std::size_t tiles_of(std::size_t rows) {
-    return (rows + kTileRows - 1) / kTileRows;
-}
-
-// Where the row that belongs at `row` lies in the file.
-std::size_t source_row(std::size_t row, RowOrder order, HeadShape heads) {
-    const std::size_t within = row % heads.head_dim;
-    const std::size_t file_dim = heads.file_dim == 0 ? heads.head_dim : heads.file_dim;
-    const std::size_t first = row / heads.head_dim * file_dim + heads.first_in_file;
-    if (order == RowOrder::halves || within >= heads.n_rotated) return first + within;
-    const std::size_t half = heads.n_rotated / 2;
-    return first + (within < half ? 2 * within : 2 * (within - half) + 1);
-}
-
-// While a matrix is laid out anew, so much of it is resident twice: as it lies in the file, and as tiles.
-constexpr std::size_t kResidentBytes = std::size_t{16} << 20;
-
-void grow(LazyMemory& memory, std::size_t bytes) {
-    if (memory.size() < bytes) memory = LazyMemory(bytes + bytes / 4);
-}
-
-// Hands out aligned pieces of one allocation.
-class Carver {
-  public:
-    explicit Carver(std::byte* at) : at_(at) {}
-    template <class T>
-    T* take(std::size_t n) {
-        T* piece = reinterpret_cast<T*>(at_);
-        at_ += (n * sizeof(T) + kAlign - 1) / kAlign * kAlign;
-        return piece;
-    }
-
-  private:
-    std::byte* at_;
-};
-
 }  // namespace
 
 Backend::Backend(std::size_t n_threads, std::string_view instruction_set)
     : kernels_(kernels_for(instruction_set)), pool_(n_threads), scratch_(n_threads), panels_(n_threads) {}
-
-Weight Backend::load(const GgufFile& file, const GgufTensor& tensor, RowOrder order, HeadShape heads) {
-    const TensorType& type = *tensor.type;
-    GgufFile::check_readable(tensor);
-    Weight weight{type.layout, tensor.rows(), tensor.width(), {}, {}, tensor.name};
-    const std::size_t row_bytes = weight.width / type.block_weights * type.block_bytes;
-    const std::size_t step = tile_bytes(type.layout, weight.width);
-    const std::size_t n_tiles = tiles_of(weight.rows);
-    weight.tiles = LazyMemory(n_tiles * step);
-    const std::size_t stretch =
-        std::max<std::size_t>(1, kResidentBytes / std::max<std::size_t>(1, kTileRows * row_bytes));
-    for (std::size_t first = 0; first < n_tiles; first += stretch) {
-        pool_.parallel(std::min(stretch, n_tiles - first), [&](std::size_t nth, std::size_t) {
-            const std::size_t tile = first + nth;
-            const std::byte* rows[kTileRows] = {};
-            for (std::size_t r = 0; r < kTileRows && tile * kTileRows + r < weight.rows; ++r) {
-                rows[r] = tensor.bytes.data() + source_row(tile * kTileRows + r, order, heads) * row_bytes;
-            }
-            type.pack(rows, weight.width, weight.tiles.data() + tile * step);
-        });
-        file.mapping().drop(tensor.bytes);
-    }
-    return weight;
-}
-
-Weight Backend::load_rounded(const GgufFile& file, const GgufTensor& tensor, Rounding rounding) {
-    const bool rounds = tensor.type == &types::f16 || tensor.type == &types::bf16;
-    const bool pairs = rounding == Rounding::fine;
-    if (!rounds || tensor.width() % kGroup != 0 || (pairs && kernels_.pair_up == nullptr))
-        return load(file, tensor);
-    GgufFile::check_readable(tensor);
-    Weight weight{
-        pairs ? Layout::bf16_pairs : Layout::q8, tensor.rows(), tensor.width(), {}, {}, tensor.name};
-    const std::size_t step = tile_bytes(weight.layout, weight.width);
-    const std::size_t row_bytes = weight.width / kGroup * types::q8_0.block_bytes;
-    weight.tiles = LazyMemory(tiles_of(weight.rows) * step);
-    pool_.parallel(tiles_of(weight.rows), [&](std::size_t tile, std::size_t) {
-        std::vector<float> row(weight.width);
-        std::vector<std::byte> blocks(pairs ? 0 : kTileRows * row_bytes);
-        const std::byte* rows[kTileRows] = {};
-        std::byte* out = weight.tiles.data() + tile * step;
-        for (std::size_t r = 0; r < kTileRows && tile * kTileRows + r < weight.rows; ++r) {
-            GgufFile::read_row(tensor, tile * kTileRows + r, row.data());
-            if (pairs) {
-                round_to_pairs(row.data(), weight.width, r, out);
-                continue;
-            }
-            round_to_q8(row.data(), weight.width, blocks.data() + r * row_bytes);
-            rows[r] = blocks.data() + r * row_bytes;
-        }
-        if (!pairs) types::q8_0.pack(rows, weight.width, out);
-    });
-    file.mapping().drop(tensor.bytes);
-    return weight;
-}
-
-std::vector<float> Backend::load_vector(const GgufTensor& tensor) const {
-    std::vector<float> out(tensor.width());
-    GgufFile::read_row(tensor, 0, out.data());
-    return out;
-}
-
-std::vector<float> Backend::load_bias(const GgufTensor& tensor, std::size_t first, std::size_t n,
-                                      RowOrder order, HeadShape heads) const {
-    const std::vector<float> stored = load_vector(tensor);
-    std::vector<float> bias(tiles_of(n) * kTileRows);
-    for (std::size_t r = 0; r < n; ++r) bias[r] = stored[first + source_row(r, order, heads)];
-    return bias;
-}
 
 void Backend::check_readable(const GgufTensor& table) const {
     std::vector<float> row(table.width());
@@ -440,104 +307,6 @@ void Backend::rotate(Buffer& x, std::size_t n, std::size_t head_dim, const Buffe
     each_row(n, x.width(), [&](std::size_t i) {
         for (std::size_t at = 0; at < x.width(); at += head_dim) {
             kernels_.rotate(x.row(i) + at, angles.row(i), angles.row(i) + half, half);
-        }
-    });
-}
-
-void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer& values,
-                        std::span<const SequenceRows> sequences, std::size_t n_query_heads, bool causal,
-                        KvCache& cache, std::size_t layer, Buffer& out, const Scoring& scoring) {
-    const std::size_t dim = cache.head_dim();
-    const std::size_t padded = cache.padded_head_dim();
-    const std::size_t n_heads = cache.n_heads();
-    const std::size_t group = n_query_heads / n_heads;
-    std::size_t most_blocks = 0;
-    for (const auto& sequence : sequences) {
-        most_blocks = std::max(most_blocks, sequence.blocks.size());
-        each_row(sequence.n_rows, keys.width(), [&](std::size_t i) {
-            const std::size_t position = sequence.first_position + i;
-            std::array<std::uint16_t, kMaxHeadDim> key{};
-            std::array<std::uint16_t, kMaxHeadDim> value{};
-            for (std::size_t head = 0; head < n_heads; ++head) {
-                kernels_.to_f16(keys.row(sequence.first_row + i) + head * dim, dim, key.data());
-                kernels_.to_f16(values.row(sequence.first_row + i) + head * dim, dim, value.data());
-                cache.store(layer, sequence.blocks[position / kKeysPerBlock], head, position % kKeysPerBlock,
-                            key.data(), value.data());
-            }
-        });
-    }
-
-    // One item is up to max_chunk query rows that read the same keys: (token, query head of the group) pairs.
-    struct Item {
-        const SequenceRows* sequence;
-        std::size_t head;
-        std::size_t first;
-        std::size_t n;
-    };
-    std::vector<Item> items;
-    for (const auto& sequence : sequences) {
-        const std::size_t n_pairs = sequence.n_rows * group;
-        for (std::size_t head = 0; head < n_heads; ++head) {
-            for (std::size_t first = 0; first < n_pairs; first += kernels_.max_chunk) {
-                items.push_back({&sequence, head, first, std::min(kernels_.max_chunk, n_pairs - first)});
-            }
-        }
-    }
-    const std::size_t row_floats = 2 * kMaxChunk * padded;
-    for (auto& scratch : scratch_) {
-        grow(scratch, (row_floats + attention_scratch(padded)) * sizeof(float) +
-                          most_blocks * (sizeof(KeyValueBlock) + sizeof(PackedBlock)) + 4 * kAlign);
-    }
-    const bool is_packed = cache.type() == CacheType::q8_0;
-    const float scale = scoring.scale > 0 ? scoring.scale : 1.0f / std::sqrt(static_cast<float>(dim));
-    pool_.parallel(items.size(), [&](std::size_t index, std::size_t thread) {
-        const Item& item = items[index];
-        Carver carver(scratch_[thread].data());
-        float* staged = carver.take<float>(row_floats);
-        auto* blocks = carver.take<KeyValueBlock>(is_packed ? 0 : most_blocks);
-        auto* packed = carver.take<PackedBlock>(is_packed ? most_blocks : 0);
-        const float* query_rows[kMaxChunk];
-        float* out_rows[kMaxChunk];
-        std::size_t n_visible[kMaxChunk];
-        std::size_t first_visible[kMaxChunk];
-        std::size_t positions[kMaxChunk];
-        const auto place = [&](std::size_t r) {
-            const std::size_t pair = item.first + r;
-            return std::pair(item.sequence->first_row + pair / group,
-                             (item.head * group + pair % group) * dim);
-        };
-        for (std::size_t r = 0; r < item.n; ++r) {
-            float* query = staged + 2 * r * padded;
-            const auto [row, at] = place(r);
-            for (std::size_t d = 0; d < padded; ++d)
-                query[d] = d < dim ? queries.row(row)[at + d] * scale : 0.0f;
-            query_rows[r] = query;
-            out_rows[r] = query + padded;
-            n_visible[r] = item.sequence->first_position +
-                           (causal ? (item.first + r) / group + 1 : item.sequence->n_rows);
-            first_visible[r] =
-                scoring.window > 0 && n_visible[r] > scoring.window ? n_visible[r] - scoring.window : 0;
-            positions[r] = item.sequence->first_position + (item.first + r) / group;
-            if (!causal && scoring.reach > 0) {
-                n_visible[r] = std::min(n_visible[r], positions[r] + scoring.reach + 1);
-                first_visible[r] = positions[r] > scoring.reach ? positions[r] - scoring.reach : 0;
-            }
-        }
-        const std::size_t n_blocks = (n_visible[item.n - 1] + kKeysPerBlock - 1) / kKeysPerBlock;
-        for (std::size_t b = 0; b < n_blocks; ++b) {
-            if (is_packed)
-                packed[b] = cache.packed_block(layer, item.sequence->blocks[b], item.head);
-            else
-                blocks[b] = cache.block(layer, item.sequence->blocks[b], item.head);
-        }
-        // Query heads that share keys have slopes of their own; models with slopes share none.
-        const float slope = scoring.slopes.empty() ? 0 : scoring.slopes[item.head * group];
-        kernels_.attend({item.n, padded, query_rows, first_visible, n_visible, scoring.soft_cap, slope,
-                         positions, blocks, out_rows, carver.take<float>(attention_scratch(padded)),
-                         is_packed ? packed : nullptr});
-        for (std::size_t r = 0; r < item.n; ++r) {
-            const auto [row, at] = place(r);
-            std::memcpy(out.row(row) + at, out_rows[r], dim * sizeof(float));
         }
     });
 }

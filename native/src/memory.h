@@ -42,4 +42,26 @@ class LazyMemory {
     std::size_t size_ = 0;
 };
 
+constexpr std::size_t kAlign = 64;  // of what vectors are loaded from
+
+// What was there is lost where it grows.
+inline void grow(LazyMemory& memory, std::size_t bytes) {
+    if (memory.size() < bytes) memory = LazyMemory(bytes + bytes / 4);
+}
+
+// Hands out aligned pieces of one allocation.
+class Carver {
+  public:
+    explicit Carver(std::byte* at) : at_(at) {}
+    template <class T>
+    T* take(std::size_t n) {
+        T* piece = reinterpret_cast<T*>(at_);
+        at_ += (n * sizeof(T) + kAlign - 1) / kAlign * kAlign;
+        return piece;
+    }
+
+  private:
+    std::byte* at_;
+};
+
 }  // namespace quarry

@@ -57,6 +57,11 @@ constexpr std::size_t kNestedGroups = 8;
 constexpr std::int8_t kCodebook[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                        1,    13,   25,  38,  53,  69,  89,  113};
 
+// Tiles that hold `rows` rows.
+constexpr std::size_t tiles_of(std::size_t rows) {
+    return (rows + kTileRows - 1) / kTileRows;
+}
+
 // Bytes of a tile of kTileRows rows of `width` weights.
 std::size_t tile_bytes(Layout layout, std::size_t width);
 
