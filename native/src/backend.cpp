@@ -19,7 +19,11 @@ bool is_quantized(Layout layout) {
 }  // namespace
 
 Backend::Backend(std::size_t n_threads, std::string_view instruction_set)
-    : kernels_(kernels_for(instruction_set)), pool_(n_threads), scratch_(n_threads), panels_(n_threads) {}
+    : kernels_(kernels_for(instruction_set)),
+      pool_(n_threads),
+      leftovers_(n_threads),
+      scratch_(n_threads),
+      panels_(n_threads) {}
 
 void Backend::check_readable(const GgufTensor& table) const {
     std::vector<float> row(table.width());
@@ -33,16 +37,17 @@ void Backend::reserve(Buffer& buffer, std::size_t rows) const {
     buffer.rows_ = rows;
 }
 
-void Backend::gather(const GgufTensor& table, std::span<const std::int32_t> ids, Buffer& out,
-                     bool accumulate) {
+void Backend::gather(const GgufTensor& table, std::span<const std::int32_t> ids, Buffer& out, bool accumulate,
+                     std::size_t first_row) {
     each_row(ids.size(), out.width(), [&](std::size_t i) {
+        float* to = out.row(first_row + i);
         if (!accumulate) {
-            GgufFile::read_row(table, static_cast<std::uint64_t>(ids[i]), out.row(i));
+            GgufFile::read_row(table, static_cast<std::uint64_t>(ids[i]), to);
             return;
         }
         std::vector<float> row(out.width());
         GgufFile::read_row(table, static_cast<std::uint64_t>(ids[i]), row.data());
-        kernels_.add(row.data(), row.size(), out.row(i));
+        kernels_.add(row.data(), row.size(), to);
     });
 }
 
@@ -86,8 +91,7 @@ void Backend::prepare_floats(const Buffer& x, std::size_t first, std::size_t n) 
     });
 }
 
-void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, Prepared& out,
-                            float* residual) {
+void Backend::carve_bytes(std::size_t width, std::size_t n, Prepared& out) {
     const std::size_t groups = width / kGroup;
     out.chunks.resize(n_chunks(n));
     grow(out.memory, n * width + 5 * n * groups * sizeof(float) + 8 * out.chunks.size() * kAlign);
@@ -102,13 +106,24 @@ void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, Pr
         chunk.sums = carver.take<std::int32_t>(chunk.n * groups);
         chunk.half_sums = carver.take<std::int32_t>(2 * chunk.n * groups);
     }
-    each_row(out.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c) {
-        const Chunk& chunk = out.chunks[c];
-        const std::size_t first = c * kernels_.max_chunk * width;
-        kernels_.quantize(x + first, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
+}
+
+void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, bool fine) {
+    carve_bytes(width, n, bytes_);
+    if (fine) {
+        carve_bytes(width, n, residual_bytes_);
+        for (auto& leftover : leftovers_) grow(leftover, kernels_.max_chunk * width * sizeof(float));
+    }
+    const auto quantize = [&](const float* from, const Chunk& chunk, float* leftover) {
+        kernels_.quantize(from, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
                           const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
                           const_cast<std::int32_t*>(chunk.sums), const_cast<std::int32_t*>(chunk.half_sums),
-                          residual == nullptr ? nullptr : residual + first);
+                          leftover);
+    };
+    each_row(bytes_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c, std::size_t thread) {
+        auto* leftover = fine ? reinterpret_cast<float*>(leftovers_[thread].data()) : nullptr;
+        quantize(x + c * kernels_.max_chunk * width, bytes_.chunks[c], leftover);
+        if (fine) quantize(leftover, residual_bytes_.chunks[c], nullptr);
     });
 }
 
@@ -148,12 +163,7 @@ void Backend::matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
         const Layout layout = projection.weight->layout;
         (is_quantized(layout) ? bytes : layout == Layout::bf16_pairs ? pairs : floats) = true;
     }
-    if (bytes) {
-        if (fine) grow(residual_, n * x.width() * sizeof(float));
-        auto* residual = reinterpret_cast<float*>(residual_.data());
-        prepare_bytes(x.row(first), x.width(), n, bytes_, fine ? residual : nullptr);
-        if (fine) prepare_bytes(residual, x.width(), n, residual_bytes_, nullptr);
-    }
+    if (bytes) prepare_bytes(x.row(first), x.width(), n, fine);
     if (pairs) prepare_pairs(x, first, n);
     if (floats) prepare_floats(x, first, n);
     for (const Projection& projection : projections) {

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 #include "cpu/kernels.h"
@@ -176,9 +177,9 @@ class Backend {
     void check_readable(const GgufTensor& table) const;
 
     void reserve(Buffer& buffer, std::size_t rows) const;
-    // Rows `ids` of `table`; added to what is there where `accumulate`.
+    // Rows `ids` of `table` to those of `out` from `first_row` on; added to what is there where `accumulate`.
     void gather(const GgufTensor& table, std::span<const std::int32_t> ids, Buffer& out,
-                bool accumulate = false);
+                bool accumulate = false, std::size_t first_row = 0);
     void select(const Buffer& x, std::span<const std::size_t> rows, Buffer& out) const;
     // Row i becomes the mean of the rows of sequence i.
     void average(const Buffer& x, std::span<const SequenceRows> sequences, Buffer& out) const;
@@ -258,20 +259,30 @@ class Backend {
     };
     void multiply_tiles(const Product& product);
     void multiply_panels(const Product& product);
-    void prepare_bytes(const float* x, std::size_t width, std::size_t n, Prepared& out, float* residual);
+    // To bytes_ and, where `fine`, what rounding left over of each chunk to residual_bytes_.
+    void prepare_bytes(const float* x, std::size_t width, std::size_t n, bool fine);
+    void carve_bytes(std::size_t width, std::size_t n, Prepared& out);
     std::size_t n_chunks(std::size_t n) const { return (n + kernels_.max_chunk - 1) / kernels_.max_chunk; }
+    // Calls body(row) or body(row, thread).
     template <class Body>
     void each_row(std::size_t n, std::size_t width, const Body& body) {
+        const auto call = [&](std::size_t i, [[maybe_unused]] std::size_t thread) {
+            if constexpr (std::is_invocable_v<Body, std::size_t, std::size_t>) {
+                body(i, thread);
+            } else {
+                body(i);
+            }
+        };
         // Below this many values an operation is quicker on one thread than the others are woken.
         constexpr std::size_t kWorthThreads = 16384;
         if (n * width < kWorthThreads) {
-            for (std::size_t i = 0; i < n; ++i) body(i);
+            for (std::size_t i = 0; i < n; ++i) call(i, 0);
             return;
         }
         // Few enough pieces that taking one costs nothing, enough to keep the threads evenly busy.
         const std::size_t piece = std::max<std::size_t>(1, n / (8 * pool_.size()));
-        pool_.parallel((n + piece - 1) / piece, [&](std::size_t p, std::size_t) {
-            for (std::size_t i = p * piece; i < std::min(n, (p + 1) * piece); ++i) body(i);
+        pool_.parallel((n + piece - 1) / piece, [&](std::size_t p, std::size_t thread) {
+            for (std::size_t i = p * piece; i < std::min(n, (p + 1) * piece); ++i) call(i, thread);
         });
     }
 
@@ -280,9 +291,10 @@ class Backend {
     std::mutex mutex_;
     std::shared_ptr<MatmulObserver> observer_;
     Prepared floats_, bytes_, residual_bytes_, pairs_;
-    LazyMemory residual_;              // [n][width]
-    std::vector<LazyMemory> scratch_;  // of attention, one a thread
-    std::vector<LazyMemory> panels_;   // one a thread
+    // One a thread.
+    std::vector<LazyMemory> leftovers_;  // [max_chunk][width]
+    std::vector<LazyMemory> scratch_;    // of attention
+    std::vector<LazyMemory> panels_;
 };
 
 }  // namespace quarry

@@ -266,7 +266,7 @@ MappedFile::~MappedFile() {
     ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
-void MappedFile::drop(std::span<const std::byte> range) const {
+void MappedFile::drop(std::span<const std::byte> range) {
     constexpr std::uintptr_t kPage = 4096;
     const auto first = (reinterpret_cast<std::uintptr_t>(range.data()) + kPage - 1) / kPage * kPage;
     const auto last = reinterpret_cast<std::uintptr_t>(range.data() + range.size()) / kPage * kPage;
@@ -297,6 +297,11 @@ std::size_t GgufFile::n_bytes() const {
     std::size_t n = mapping_->bytes().size();
     for (const auto& part : other_parts_) n += part->bytes().size();
     return n;
+}
+
+void GgufFile::drop_all() const {
+    MappedFile::drop(mapping_->bytes());
+    for (const auto& part : other_parts_) MappedFile::drop(part->bytes());
 }
 
 void GgufFile::add_parts(const std::string& path, std::uint64_t n_parts) {

@@ -33,8 +33,9 @@ class MappedFile {
     MappedFile& operator=(const MappedFile&) = delete;
 
     std::span<const std::byte> bytes() const { return {data_, size_}; }
-    // Tells the kernel that pages of `range` will not be read again soon; they leave the resident set.
-    void drop(std::span<const std::byte> range) const;
+    // Tells the kernel that pages of `range`, which lies in some mapping, will not be read again soon; they
+    // leave the resident set.
+    static void drop(std::span<const std::byte> range);
 
   private:
     const std::byte* data_ = nullptr;
@@ -94,6 +95,8 @@ class GgufFile {
     const MappedFile& mapping() const { return *mapping_; }
     // Of all parts.
     std::size_t n_bytes() const;
+    // MappedFile::drop() of all parts.
+    void drop_all() const;
     const std::map<std::string, GgufValue, std::less<>>& values() const { return values_; }
     // Keys in the order of the file, each with its value as it stands there: type, then bytes.
     const std::vector<std::pair<std::string, std::span<const std::byte>>>& raw_values() const {

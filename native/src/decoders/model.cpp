@@ -1,5 +1,7 @@
 #include "decoders/model.h"
 
+#include <algorithm>
+
 #include "decoders/architectures.h"
 
 namespace quarry {
@@ -65,6 +67,7 @@ DecoderModel::DecoderModel(std::shared_ptr<const GgufFile> file, std::shared_ptr
     }
     loader.check_all_read(d.layers.size());
     weight_bytes_ = loader.n_bytes();
+    file_->drop_all();
     buffers_ = std::make_unique<Buffers>(d);
 }
 
@@ -195,7 +198,7 @@ const Buffer& DecoderModel::states(std::span<const std::int32_t> ids, std::span<
          {&b.hidden, &b.normed, &b.branch, &b.queries, &b.keys, &b.values, &b.attended, &b.gate, &b.up}) {
         backend_->reserve(*buffer, n);
     }
-    backend_->gather(*embeddings_, ids, b.hidden);
+    embed(ids);
     if (d.embedding_scale != 1) backend_->scale(b.hidden, n, d.embedding_scale);
     for (std::size_t r = 0; r < d.rotaries.size(); ++r) {
         backend_->reserve(b.angles[r], n);
@@ -227,6 +230,17 @@ const Buffer& DecoderModel::states(std::span<const std::int32_t> ids, std::span<
     backend_->select(b.hidden, outputs, b.last);
     backend_->rms_norm(b.last, outputs.size(), output_norm_, d.epsilon, b.last);
     return b.last;
+}
+
+void DecoderModel::embed(std::span<const std::int32_t> ids) {
+    // With each row that is touched the kernel maps the pages around it: of a large table tens of megabytes
+    // would be resident after one long prompt, and all of it in the end.
+    constexpr std::size_t kRows = 32;
+    for (std::size_t at = 0; at < ids.size(); at += kRows) {
+        const std::size_t n = std::min(kRows, ids.size() - at);
+        backend_->gather(*embeddings_, ids.subspan(at, n), buffers_->hidden, false, at);
+        MappedFile::drop(embeddings_->bytes);
+    }
 }
 
 // Where rounding hurts most was measured on SmolLM2 by giving one kind of matrix after another exact inputs;

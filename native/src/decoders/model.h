@@ -58,6 +58,8 @@ class DecoderModel {
     void load_delta(WeightLoader& loader, std::size_t index, Layer& layer);
     void load_dense(WeightLoader& loader, std::size_t index, Layer& layer);
     void load_experts(WeightLoader& loader, std::size_t index, Layer& layer);
+    // To the hidden state.
+    void embed(std::span<const std::int32_t> ids);
     void run_attention(const Layer& layer, std::size_t index, std::size_t n,
                        std::span<const SequenceRows> sequences, KvCache& cache);
     void run_delta(const Layer& layer, std::size_t n, std::span<const SequenceRows> sequences);
