@@ -12,7 +12,6 @@ from engine.prefix_store import PrefixStore
 
 _LEAST_BLOCKS = 4  # of a beginning that is worth a file
 _PIECE_BYTES = 4096  # of each tensor that is looked at
-_SECONDS = 0.03  # of copying blocks between two steps
 
 
 class KeptPrefixes:
@@ -25,13 +24,15 @@ class KeptPrefixes:
         self.n_restored_tokens = 0
         self._block_tokens = block_tokens
 
-    def restore(self, chat: ChatRequest) -> tuple[int, bool]:
-        """Take blocks of a prompt from disk; return how many tokens they hold, and whether there are more."""
+    def restore(self, chat: ChatRequest, *, until: float) -> tuple[int, bool]:
+        """Take blocks of a prompt from disk, `until` a moment of time.perf_counter().
+
+        Return how many tokens they hold, and whether there are more.
+        """
         store, sequence = self.store, chat.sequence
         if store is None or chat.tenant is None or not self._is_at_block(chat):
             return 0, False
         n_before = sequence.n_cached
-        until = time.perf_counter() + _SECONDS
         # The last token is always fed: what follows is drawn from it.
         n_blocks = (chat.n_tokens - 1) // self._block_tokens
         for name in self._names(store, chat)[n_before // self._block_tokens : n_blocks]:
@@ -45,8 +46,8 @@ class KeptPrefixes:
                 break
         return self._note(sequence.n_cached - n_before), False
 
-    def keep(self, chat: ChatRequest) -> None:
-        """Hand the blocks that a prompt had in common with an earlier one to the store, at the prompt's end.
+    def keep(self, chat: ChatRequest, *, until: float) -> None:
+        """Hand the blocks that a prompt had in common with an earlier one to the store, at the answer's end.
 
         What was read once may never be asked for again; what was asked for twice will be. Nothing that was
         known before everything was forgotten.
@@ -56,7 +57,6 @@ class KeptPrefixes:
         if store is None or chat.tenant is None or chat.age != self.age or n_blocks < _LEAST_BLOCKS:
             return
         names = self._names(store, chat)[:n_blocks]
-        until = time.perf_counter() + _SECONDS
         blocks: dict[str, bytes] = {}
         for i, name in enumerate(names):
             if name in store:

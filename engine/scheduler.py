@@ -26,15 +26,11 @@ from engine.grammar import Matcher
 from engine.kept_prefixes import KeptPrefixes
 from engine.prefix_store import PrefixStore
 from engine.prompt_lookup import NO_GUESS
-from engine.step_times import ReadingTimes, StepTimes
+from engine.prompt_slices import LONGEST_SLICE, PlannedStep, PromptSlices
+from engine.step_times import StepTimes
 from engine.tokenizer import Tokenizer
 
-_LONGEST_SLICE = 512  # prompt tokens of one step
-_FIRST_SLICE = 64  # while nothing is known of how long a step takes
-_SHORTEST_SLICE = 16
-_SLICE_STEP = 8  # by which slices are shortened
-_STEP_SECONDS = 0.18  # aimed at while somebody writes, who should not wait for 0.3
-_ALONE_SECONDS = 1.0  # aimed at while nobody writes: who leaves or comes should not wait long either
+_COPY_SECONDS = 0.03  # of copying blocks between two steps, of all chats
 _MOST_SEQUENCES = 16  # in one batch
 
 _log = logging.getLogger(__name__)
@@ -84,7 +80,7 @@ class Scheduler:
         self._running: list[ChatRequest] = []
         self._encodings = EncodingQueue()
         self._times = StepTimes()
-        self._reading_times = ReadingTimes()
+        self._slices = PromptSlices()
         self._forgetting: list[Future[None]] = []
         self._kept = KeptPrefixes(decoder.block_tokens) if decoder else None
         self._stopping = False
@@ -267,11 +263,11 @@ class Scheduler:
         if not chat.n_generated:
             chat.generation.n_cached_tokens += n
 
-    def _restore(self, chat: ChatRequest) -> bool:
+    def _restore(self, chat: ChatRequest, *, until: float) -> bool:
         """Take over some of what the disk has of a prompt; tell whether it has more."""
         if self._kept is None:
             return False
-        n, has_more = self._kept.restore(chat)
+        n, has_more = self._kept.restore(chat, until=until)
         self._note_reused(chat, n)
         return has_more
 
@@ -288,17 +284,25 @@ class Scheduler:
         if len(writing) == len(self._running):
             return self._fit(self._guess(writing))
         plan = [Feed(chat, 1, draws=True) for chat in writing]
-        n_left = _LONGEST_SLICE
+        n_left = LONGEST_SLICE
+        until = time.perf_counter() + _COPY_SECONDS
         for chat in self._running:
             if n_left == 0:
                 break
             if chat.is_writing:
                 continue
             self._reuse(chat)
-            if self._restore(chat) or any(chat.can_wait_for(feed.chat, feed.n_known) for feed in plan):
+            if self._restore(chat, until=until):
                 continue
-            n_tokens = min(chat.n_pending, n_left)
-            n_tokens = self._shorten(chat, n_tokens, plan, _STEP_SECONDS if writing else _ALONE_SECONDS)
+            if any(chat.can_wait_for(feed.chat, feed.n_known) for feed in plan):
+                continue
+            step = PlannedStep(
+                n_rows=sum(feed.n_rows for feed in plan),
+                n_keys=sum(feed.n_keys for feed in plan),
+                reads=len(plan) > len(writing),
+                writes=bool(writing),
+            )
+            n_tokens = self._slices.choose(min(chat.n_pending, n_left), chat.sequence.n_cached, step)
             if n_tokens == 0:
                 break
             plan.append(Feed(chat, n_tokens, draws=n_tokens == chat.n_pending))
@@ -316,23 +320,6 @@ class Scheduler:
             plan.append(Feed(chat, 1, draws=True, guess=guess))
             n_rows += len(guess)
         return plan
-
-    def _shorten(self, chat: ChatRequest, n_tokens: int, plan: list[Feed], seconds: float) -> int:
-        """Return how many of a prompt's tokens a step may read, so that it takes `seconds` at most."""
-        n_rows = sum(feed.n_rows for feed in plan)
-        n_keys = sum(feed.n_keys for feed in plan)
-        reads = any(not feed.chat.is_writing for feed in plan)
-        while True:
-            keys = n_keys + Feed(chat, n_tokens, draws=False).n_keys
-            expected = self._reading_times.expect(n_rows + n_tokens, keys)
-            if expected == 0:
-                return min(n_tokens, _FIRST_SLICE)
-            if expected <= seconds:
-                return n_tokens
-            if n_tokens <= _SHORTEST_SLICE:
-                # Some prompt goes on in every step, however slow the machine is.
-                return 0 if reads else n_tokens
-            n_tokens = max(n_tokens - _SLICE_STEP, _SHORTEST_SLICE)
 
     def _fit(self, plan: list[Feed]) -> list[Feed]:
         """Put the youngest chats back into the queue until the cache has the blocks that the plan needs."""
@@ -369,16 +356,17 @@ class Scheduler:
         elapsed = time.perf_counter() - started
         self._times.note(n_rows, elapsed)
         if is_reading:
-            self._reading_times.note(n_rows, n_keys, elapsed)
+            self._slices.note(n_rows, n_keys, elapsed)
+        until = time.perf_counter() + _COPY_SECONDS
         for feed, drawn in zip(plan, results, strict=True):
             if not feed.chat.n_generated:
                 self._n_prompt_tokens += feed.n_known
             self._n_guessed_tokens += len(feed.guess)
             self._n_guessed_right += len(drawn) - 1 if len(feed.guess) else 0
-            self._deliver(feed.chat, drawn)
+            self._deliver(feed.chat, drawn, until=until)
         return elapsed
 
-    def _deliver(self, chat: ChatRequest, drawn: list[_native.SampledToken]) -> None:
+    def _deliver(self, chat: ChatRequest, drawn: list[_native.SampledToken], *, until: float) -> None:
         for token in drawn:
             self._n_completion_tokens += 1
             try:
@@ -390,7 +378,7 @@ class Scheduler:
                 with self._work:
                     self._running.remove(chat)
                 if self._kept is not None:
-                    self._kept.keep(chat)
+                    self._kept.keep(chat, until=until)
                 chat.finish(reason)
                 return
 

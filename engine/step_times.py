@@ -10,6 +10,9 @@ _FORGOTTEN_AFTER = 100  # steps; of such sizes only
 
 _KEPT = 0.93  # of what was learned about long steps, at each new one
 _SCALE = np.array([1.0, 1 / 256, 1 / 2**18])  # brings one, rows and keys to the same order of magnitude
+_REMEMBERED = 0.9  # at each new one, of how long and how late steps were
+_GROWTH = 2  # of a step over the longest of the newest
+_LARGEST_MARGIN = 3.0
 _RIDGE = 1e-3  # holds what the steps do not tell apart
 
 
@@ -76,6 +79,10 @@ class ReadingTimes:
 
     Keys are what the rows look back at, all together: at the end of a long prompt a row of a small model
     costs twice what it cost at the beginning.
+
+    An estimate is a guess where it leaves what was measured: steps of one length do not tell what a row
+    costs, and a machine that others use takes longer than it took. So `most_rows` bounds how much longer than
+    the newest steps the next one may be, and `margin` tells how far beyond the estimate steps went of late.
     """
 
     def __init__(self) -> None:
@@ -83,13 +90,25 @@ class ReadingTimes:
         self._products = np.zeros((3, 3))
         self._seconds = np.zeros(3)
         self._parts = np.zeros(3)
+        self._longest = 0.0  # rows
+        self.margin = 1.0
 
     def note(self, n_rows: int, n_keys: int, seconds: float) -> None:
         """Learn from a step."""
+        expected = self.expect(n_rows, n_keys)
+        if expected > 0:
+            faded = 1 + _REMEMBERED * (self.margin - 1)
+            self.margin = min(max(faded, seconds / expected), _LARGEST_MARGIN)
+        self._longest = max(_REMEMBERED * self._longest, n_rows)
         x = np.array([1, n_rows, n_keys]) * _SCALE
         self._products = _KEPT * self._products + np.outer(x, x)
         self._seconds = _KEPT * self._seconds + seconds * x
         self._parts = self._solve()
+
+    @property
+    def most_rows(self) -> int:
+        """Return how many rows a step may have for which somebody waits; 0 while nothing is known."""
+        return int(_GROWTH * self._longest)
 
     def expect(self, n_rows: int, n_keys: int) -> float:
         """Estimate the seconds of a step; 0 while nothing is known."""

@@ -1,7 +1,5 @@
 """How long a step that reads will take: learned from steps, whatever disturbs them."""
 
-import random
-
 import pytest
 
 from engine.step_times import ReadingTimes
@@ -30,29 +28,19 @@ def test_rows_and_what_they_look_back_at_are_told_apart() -> None:
         assert times.expect(n_rows, n_keys) == pytest.approx(seconds(n_rows, n_keys), rel=0.02)
 
 
-def test_slices_chosen_by_it_stay_below_what_somebody_waits_for() -> None:
-    """Prompts of 2,000 tokens read in slices while others write; some steps are disturbed."""
-    times, draw = ReadingTimes(), random.Random(0)
-    for n_cached in range(0, 2048, 512):
-        n_keys = 512 * n_cached + 512 * 256
-        times.note(512, n_keys, seconds(512, n_keys))
-    taken = []
-    for _ in range(7):
-        n_cached = 0
-        while n_cached < 2000:
-
-            def keys(n: int, n_cached: int = n_cached) -> int:
-                return n * n_cached + n * n // 2 + 4 * 2000
-
-            n = min(512, 2000 - n_cached)
-            while n > 16 and times.expect(n + 4, keys(n)) > 0.18:
-                n -= 8
-            real = seconds(n + 4, keys(n))
-            times.note(n + 4, keys(n), real * draw.choice((1, 1, 1, 1.05, 1.15, 1.4)))
-            taken.append(real)
-            n_cached += n
-    assert max(taken) < 0.25
-    assert sum(taken) / len(taken) > 0.13  # nor shorter than need be
+def test_it_says_how_late_steps_were_and_how_long_one_may_be() -> None:
+    times = ReadingTimes()
+    assert (times.most_rows, times.margin) == (0, 1)
+    for _ in range(20):
+        times.note(100, 5_000, 0.2)
+    assert times.most_rows == 200
+    assert times.margin == pytest.approx(1, abs=0.01)
+    times.note(100, 5_000, 0.4)
+    assert times.margin == pytest.approx(2, rel=0.05)
+    for _ in range(30):
+        times.note(20, 200, times.expect(20, 200))
+    assert times.margin < 1.1
+    assert times.most_rows == 40
 
 
 def test_no_part_costs_less_than_nothing() -> None:
