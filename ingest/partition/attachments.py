@@ -12,6 +12,8 @@ from ingest.partition import formats
 from ingest.values import Element
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ingest.partition.limits import Limits
 
 
@@ -33,8 +35,16 @@ class Parts:
             raise LimitExceeded(
                 f"the files in this {self._container} have more than {self._limits.archive_bytes} bytes"
             )
+        suffix = PurePosixPath(name).suffix
+        if not formats.supported(suffix):
+            self.refuse(name, formats.no_reader(suffix))
+            return
+        self.add_read(name, lambda limits: formats.read(io.BytesIO(data), suffix, limits))
+
+    def add_read(self, name: str, read: Callable[[Limits], list[Element]]) -> None:
+        """Read what has no bytes of its own; read: gets the limits that are left to it."""
         try:
-            self._elements += self._read(name, data)
+            self._elements += self._read(name, read)
         except PartitionError as error:
             self.refuse(name, str(error))
 
@@ -58,20 +68,18 @@ class Parts:
             return f"none of its {len(self._unread)} files can be read: {self._unread[0]}"
         return None
 
-    def _read(self, name: str, data: bytes) -> list[Element]:
-        suffix = PurePosixPath(name).suffix
-        if not formats.supported(suffix):
-            raise PartitionError(formats.no_reader(suffix))
+    def _read(self, name: str, read: Callable[[Limits], list[Element]]) -> list[Element]:
         depth = self._limits.archive_depth - 1
         if depth < 0:
             raise LimitExceeded(f"a file in {self._container}s in one another is not opened")
         inner = dataclasses.replace(self._limits, archive_depth=depth, archive_bytes=max(self._left, 0))
         try:
-            read = formats.read(io.BytesIO(data), suffix, inner)
+            found = read(inner)
         except (PartitionError, MemoryError, RecursionError):
             raise
         except Exception as error:
             # Readers of other people's formats raise anything; one file must not cost the others.
-            raise PartitionError(f"damaged or not a {suffix} file ({type(error).__name__})") from error
-        deeper = [e if e.level is None else dataclasses.replace(e, level=e.level + 1) for e in read]
+            kind = PurePosixPath(name).suffix or "readable"
+            raise PartitionError(f"damaged or not a {kind} file ({type(error).__name__})") from error
+        deeper = [e if e.level is None else dataclasses.replace(e, level=e.level + 1) for e in found]
         return [Element("Title", name, level=0), *deeper] if deeper else []

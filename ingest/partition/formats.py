@@ -49,7 +49,7 @@ READERS: dict[str, tuple[str, str]] = {
     ".rst": ("restructured", "read_rst"),
     ".mhtml": ("mail", "read_web_archive"),
     ".mht": ("mail", "read_web_archive"),
-    ".msg": ("mail", "read_outlook"),
+    ".msg": ("outlook", "read_outlook"),
     ".xml": ("xml_text", "read_xml"),
     ".odt": ("open_document", "read_odt"),
     ".ods": ("open_document", "read_ods"),
@@ -112,6 +112,9 @@ def read(file: IO[bytes], suffix: str, limits: Limits, pages: PageLog | None = N
         elements = with_articles(reader(file, limits, *paged))
     except zipfile.BadZipFile as error:
         raise PartitionError(f"damaged, or not a {suffix} file: {error}") from error
+    if any(element.start is None for element in elements):
+        # Offsets of a part, an attachment say, are none of the file.
+        elements = [dataclasses.replace(element, start=None, end=None) for element in elements]
     # JSON and XML can spell half a surrogate pair, which is no character and cannot be stored.
     elements = [
         dataclasses.replace(element, text=_SURROGATE.sub("", element.text))

@@ -1,10 +1,9 @@
-"""eml, msg, mhtml: a message is its subject, who and when, its body, and what is attached to it."""
+"""eml, mhtml: a message is its subject, who and when, its body, and what is attached to it."""
 
 from __future__ import annotations
 
 import email
 import email.policy
-import io
 from email.message import EmailMessage, MIMEPart
 from typing import IO, TYPE_CHECKING
 
@@ -42,27 +41,6 @@ def read_mail(file: IO[bytes], limits: Limits) -> list[Element]:
         elif name := part.get_filename():
             data = part.get_payload(decode=True)
             parts.add(name, data if isinstance(data, bytes) else b"")
-    return elements + parts.elements()
-
-
-def read_outlook(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read a message as Outlook saves it: its subject as the heading, who and when, body, attachments."""
-    from oxmsg import Message
-
-    message = Message.load(io.BytesIO(file.read(limits.file_bytes)))
-    people = ", ".join(f"{r.name} <{r.email_address}>" for r in message.recipients)
-    facts = {"From": message.sender or "", "To": people, "Date": str(message.sent_date or "")}
-    lines = [f"{name}: {value}" for name, value in facts.items() if value]
-    elements = _heading(message.subject or "")
-    elements += [Element("FormKeysValues", "\n".join(lines))] if lines else []
-    if body := (message.body or "").strip():
-        elements += plain_elements(body)
-    elif message.html_body:
-        elements += page_elements(message.html_body, limits)
-    parts = Parts(limits, "message")
-    for attachment in message.attachments:
-        if attachment.file_bytes is not None:
-            parts.add(attachment.file_name or "attachment", attachment.file_bytes)
     return elements + parts.elements()
 
 

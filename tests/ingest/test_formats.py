@@ -11,6 +11,7 @@ import pytest
 
 from ingest.errors import LimitExceeded, PartitionError, UnsupportedFormat
 from ingest.partition.limits import MIB, Limits
+from ingest.partition.outlook import unpacked
 from ingest.partition.partitioner import Partitioner
 from tests.ingest.test_partition import BOMB, PARAGRAPH, archive, read
 
@@ -188,6 +189,41 @@ def test_old_workbook_is_read(partitioner: Partitioner, tmp_path: Path) -> None:
     content = (Path(__file__).parents[1] / "data" / "excel_97.xls").read_bytes()
     elements = read(partitioner, tmp_path / "a.xls", content)
     assert [e.text for e in elements] == ["工资表", "| 姓名 | 天数 |\n| --- | --- |\n| 张三 | 15 |"]
+
+
+def test_message_of_outlook_is_read_with_all_that_it_holds(partitioner: Partitioner, tmp_path: Path) -> None:
+    """8-bit strings in code page 936 beyond GB2312, HTML, Rich Text alone, messages in messages."""
+    content = (Path(__file__).parents[1] / "data" / "outlook.msg").read_bytes()
+    elements = read(partitioner, tmp_path / "a.msg", content)
+    assert [e.text if e.level is None else f"{e.text}|{e.level}" for e in elements] == [
+        "报价：轴承|0", "From: 陶总 <tao@example.cn>\nTo: 李四 <li@example.cn>\nCc: 王五 <wang@example.cn>",
+        "喆总：报价见附件，合计 38,000 元。", "| 品名 | 数量 |\n| --- | --- |\n| 轴承 | 12 |",
+        "付款条件（喆总）.txt|0", "预付三成，余款货到付清。",
+        "交货期|0", "交货期|1", "交货期为三十天。",
+        "Delivery takes thirty days, thirty days at most, and thirty days from the order.",
+        "转发|0", "转发|1", "见下面的邮件。", "原邮件|1", "原邮件|2", "质保期两年。",
+        "Files in this message that cannot be read|0",
+        "elsewhere.docx: is only referred to, or drawn by another program",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("packed", "reason"),
+    [
+        pytest.param(b"LZFu", "cut off", id="short"),
+        pytest.param(bytes(8) + b"ZIPP" + bytes(20), "unknown way", id="other-kind"),
+        pytest.param(bytes(4) + b"\xff\xff\xff\x7fLZFu" + bytes(4), "the limit is", id="too-long"),
+    ],
+)
+def test_broken_rich_text_of_a_message_says_why(packed: bytes, reason: str) -> None:
+    with pytest.raises(PartitionError, match=reason):
+        unpacked(packed, Limits())
+
+
+def test_rich_text_that_refers_to_nothing_ends() -> None:
+    # A pair that points at its own place is the end; one cut in half repeats nothing that was not there.
+    assert unpacked(bytes(4) + b"\x10\0\0\0LZFu" + bytes(4) + b"\x01\x0c\xf0", Limits()) == b""
+    assert len(unpacked(bytes(4) + b"\x10\0\0\0LZFu" + bytes(4) + b"\xff" * 64, Limits())) <= 16
 
 
 def test_attachments_are_sections_under_their_names(partitioner: Partitioner, tmp_path: Path) -> None:
