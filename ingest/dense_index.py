@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import numpy as np
 
-from ingest.errors import IndexDamaged
+from ingest.errors import IndexChanging, IndexDamaged
 from ingest.values import Hit
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def _damage() -> Iterator[None]:
     except (KeyboardInterrupt, SystemExit, IndexDamaged):
         raise
     except BaseException as error:
-        raise IndexDamaged(f"Chroma: {type(error).__name__}: {error}") from error
+        kind = IndexChanging if "Error finding id" in str(error) else IndexDamaged
+        raise kind(f"Chroma: {type(error).__name__}: {error}") from error
 
 
 class DenseIndex:

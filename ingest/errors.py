@@ -9,6 +9,7 @@ IngestError
 │   ├── RecordTooNew             written by a newer Quarry
 │   └── StorageFull              no space left, or a read-only disk; reads go on
 ├── IndexDamaged                 a derived index does not answer as the record says; it gets rebuilt
+│   └── IndexChanging            a row went away while the index was searched; ask again
 ├── EmbedderMismatch             vectors of another model or another length
 ├── PartitionError               one document cannot be read; the others go on
 │   ├── UnsupportedFormat        no reader for this kind of file
@@ -54,6 +55,10 @@ class StorageFull(RecordError):
 
 class IndexDamaged(IngestError):
     """A derived index does not answer as the record says; it gets rebuilt."""
+
+
+class IndexChanging(IndexDamaged):
+    """A row went away while the index was searched; ask again."""
 
 
 class EmbedderMismatch(IngestError):

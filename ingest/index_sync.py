@@ -23,7 +23,7 @@ import numpy as np
 import structlog
 
 from ingest.dense_index import DenseIndex
-from ingest.errors import IndexDamaged, LibraryClosed, StorageFull
+from ingest.errors import IndexChanging, IndexDamaged, LibraryClosed, StorageFull
 from ingest.exact_search import nearest
 from ingest.lexical_index import LexicalIndex
 from ingest.words import WORDS_VERSION
@@ -44,6 +44,7 @@ AUDIT_SAMPLES = 24
 # Chroma leaves live rows unreachable after many deletes: audit again after so many of them.
 DELETES_BEFORE_AUDIT = 2000
 _QUEUE_ROWS = 512
+_TRIES = 3
 _REBUILD_ROWS = 128
 
 
@@ -151,16 +152,23 @@ class IndexSync:
         return self._searching(lambda: self._visible(find, limit, collections))
 
     def _searching(self, search: Callable[[], list[Hit]]) -> list[Hit]:
-        """Search; after a fault rebuild and search once more, unless somebody else has just rebuilt."""
+        """Search; a fault that stays while nobody writes is damage: then rebuild and search once more."""
         seen = self.n_rebuilds
-        try:
-            return search()
-        except IndexDamaged as error:
-            with self._lock:
-                if self.n_rebuilds == seen:
+        for _ in range(_TRIES):
+            try:
+                return search()
+            except IndexChanging:
+                continue
+            except IndexDamaged:
+                break
+        with self._lock:
+            if self.n_rebuilds == seen:
+                try:
+                    return search()
+                except IndexDamaged as error:
                     log.warning("index_rebuild", reason=str(error))
                     self.rebuild()
-            return search()
+        return search()
 
     def _visible(
         self, find: Callable[[int], list[Hit]], limit: int, collections: frozenset[str] | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -11,13 +12,13 @@ import sys
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from engine.errors import EngineError
-from ingest.dense_index import apart
+from ingest.dense_index import DenseIndex, _damage, apart
 from ingest.errors import RecordError, RecordTooNew, StorageFull
 from ingest.pipeline import EMBED_TEXTS
 from ingest.record import Record
@@ -27,7 +28,10 @@ from tests.ingest.kill_campaign import KILLED, campaign
 from tests.ingest.test_partition import pdf
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from ingest.library import Library
+    from ingest.values import Hit
     from tests.ingest.conftest import Place
 
 
@@ -341,6 +345,31 @@ def test_untouched_indexes_are_not_rebuilt(large: Place) -> None:
     library = large.open()
     assert library.check_indexes() is None
     assert library.status().n_index_rebuilds == 0
+
+
+@pytest.mark.parametrize(
+    ("n_stumbles", "n_rebuilds"), [pytest.param(2, 0, id="once-or-twice"), pytest.param(4, 1, id="on-and-on")]
+)
+def test_row_that_goes_away_during_a_search_is_no_damage(
+    place: Place, monkeypatch: pytest.MonkeyPatch, n_stumbles: int, n_rebuilds: int
+) -> None:
+    """Chroma then says "Error finding id"; only what says so while nothing is written is rebuilt."""
+    place.write("a.md", "Apples are red.")
+    library = place.open()
+    library.reconcile()
+    search, calls = DenseIndex.search, itertools.count()
+
+    def stumbling(index: DenseIndex, vector: NDArray[np.float32], **options: Any) -> list[Hit]:
+        if next(calls) < n_stumbles:
+            (collection,) = index._collections.values()
+            with _damage():  # what Chroma itself says of a row that is gone
+                collection.query(query_embeddings=vector.reshape(1, -1), ids=["999"], n_results=1)
+        return search(index, vector, **options)
+
+    monkeypatch.setattr(DenseIndex, "search", stumbling)
+    assert [chunk.path for chunk in place.dense(library, "Apples are red.")] == ["a.md"]
+    assert library.status().n_index_rebuilds == n_rebuilds
+    assert next(calls) > n_stumbles
 
 
 def test_kill_campaign_in_short() -> None:
