@@ -4,7 +4,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,7 +13,7 @@ from engine.errors import EngineError
 from engine.grammar import Grammar
 
 FinishReason = Literal["stop", "length", "cancelled"]
-_PACE_S = 0.012  # shorter than a screen takes to be drawn anew
+_PACE_S = 0.025
 TopToken = tuple[str, bytes, float]  # as it reads, its bytes, its logprob
 
 
@@ -83,6 +84,10 @@ class Delta:
     finish_reason: FinishReason | None = None
 
 
+def _is_last(item: Delta | EngineError) -> bool:
+    return isinstance(item, EngineError) or item.finish_reason is not None
+
+
 def _nothing() -> None:
     """Cancel what has ended."""
 
@@ -103,6 +108,7 @@ class Generation:
         self._items: deque[Delta | EngineError] = deque()
         self._ended = False
         self._wake: Callable[[], object] | None = None
+        self._is_resting = False  # the reader, who is woken by the end only
 
     def cancel(self) -> None:
         """Stop and free everything at the next step; the iteration then ends with `cancelled`."""
@@ -114,13 +120,14 @@ class Generation:
 
     def put(self, item: Delta | EngineError) -> None:
         """Hand a piece, or the error that ends it all, to the reader (for the scheduler)."""
+        is_last = _is_last(item)
         with self._changed:
             self._items.append(item)
-            if isinstance(item, EngineError) or item.finish_reason is not None:
+            if is_last:
                 # The request is over and holds this: it goes with its reader, not when cycles are looked for.
                 self._on_cancel = _nothing
             self._changed.notify()
-            if self._wake is not None:
+            if self._wake is not None and (is_last or not self._is_resting):
                 self._wake()
                 self._wake = None
 
@@ -133,40 +140,62 @@ class Generation:
             yield self._check(item)
 
     async def __aiter__(self) -> AsyncIterator[Delta]:
-        """Yield pieces as they come, on the running event loop; leaving early cancels.
+        """Yield pieces as they come, on the running event loop; leaving early cancels."""
+        async with aclosing(self.batches()) as batches:
+            async for batch in batches:
+                for delta in batch:
+                    yield delta
 
-        The first at once; then it looks up at most once in `_PACE_S`, which no reader sees: where many write,
-        waking for every token would take the processor from those that compute them.
+    async def batches(self) -> AsyncGenerator[list[Delta], None]:
+        """Yield what has come, in lists; raises the error that ended the generation. Leaving early cancels.
+
+        The first at once, and the last; between them it looks up once in `_PACE_S`, which no reader sees, at
+        the same moments as all others of this event loop: where many write, waking for every token of each
+        would take the processor from those that compute them.
         """
         loop = asyncio.get_running_loop()
-        looked = -_PACE_S
+        rest_s = 0.0
         try:
             while not self._ended:
-                if (pause := looked + _PACE_S - loop.time()) > 0:
-                    await asyncio.sleep(pause)
-                for item in await self._come(loop):
-                    yield self._check(item)
-                looked = loop.time()
+                deltas: list[Delta] = []
+                for item in await self._come(loop, rest_s):
+                    if isinstance(item, EngineError) and deltas:
+                        yield deltas
+                    deltas.append(self._check(item))
+                yield deltas
+                # The next of those moments that is not just about now.
+                rest_s = 1.5 * _PACE_S - (loop.time() + 0.5 * _PACE_S) % _PACE_S
         finally:
             if not self._ended:
                 self.cancel()
 
-    async def _come(self, loop: asyncio.AbstractEventLoop) -> list[Delta | EngineError]:
-        """Take what has come, as soon as there is something."""
+    async def _come(self, loop: asyncio.AbstractEventLoop, rest_s: float) -> list[Delta | EngineError]:
+        """Rest, then take what has come, as soon as there is something; the end is taken at once."""
         waiting: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
             if not waiting.done():
                 waiting.set_result(None)
 
+        def look_up() -> None:
+            with self._changed:
+                self._is_resting = False
+                if not self._items:
+                    return  # the next piece wakes
+            wake()
+
         with self._changed:
-            is_empty = not self._items
-            if is_empty:
+            waits = not self._items or (rest_s > 0 and not _is_last(self._items[-1]))
+            if waits:
+                self._is_resting = rest_s > 0
                 self._wake = lambda: None if loop.is_closed() else loop.call_soon_threadsafe(wake)
+        timer = loop.call_later(rest_s, look_up) if waits and rest_s > 0 else None
         try:
-            if is_empty:
+            if waits:
                 await waiting
         finally:
+            if timer is not None:
+                timer.cancel()
             with self._changed:
                 self._wake = None
                 items = list(self._items)

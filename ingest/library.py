@@ -210,6 +210,14 @@ class Library:
         """Return the collections that hold documents."""
         return self.record.collections()
 
+    def collection_names(self) -> list[str]:
+        """Return their names alone, which takes no time."""
+        return self.record.collection_names()
+
+    def is_empty(self, collections: frozenset[str] | None = None) -> bool:
+        """Tell whether these collections, or all, hold nothing to search."""
+        return self.record.is_empty(collections)
+
     def documents(self) -> list[DocumentInfo]:
         """Return every document with its state."""
         return self.record.documents()

@@ -167,6 +167,27 @@ class Record:
             ).fetchall()
         return [CollectionInfo(*row) for row in rows]
 
+    def collection_names(self) -> list[str]:
+        """Return their names alone: quickly, however many chunks they hold."""
+        with self._connections.reading() as reader:
+            rows = reader.execute(
+                """SELECT name FROM collections WHERE id IN (SELECT collection_id FROM documents)
+                ORDER BY name"""
+            ).fetchall()
+        return [row[0] for row in rows]
+
+    def is_empty(self, names: frozenset[str] | None = None) -> bool:
+        """Tell whether the named collections, or all, hold no chunk."""
+        ids = self.collection_ids(names)
+        with self._connections.reading() as reader:
+            found = reader.execute(
+                f"""SELECT EXISTS (SELECT 1 FROM documents d JOIN versions v ON v.document_id = d.id
+                WHERE d.collection_id IN ({",".join("?" * len(ids))})
+                AND EXISTS (SELECT 1 FROM chunks c WHERE c.version_id = v.id))""",  # noqa: S608 (marks only)
+                ids,
+            ).fetchone()
+        return not found[0]
+
     def collection_ids(self, names: frozenset[str] | None = None) -> list[int]:
         """Return the ids of the named collections, or of all."""
         with self._connections.reading() as reader:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
@@ -37,14 +38,13 @@ async def generate(
         if with_thoughts and chat.thinks and params.grammar is None:
             thoughts = ThoughtFilter(is_open=chat.opens_thought(token_ids))
         n_thought_tokens = 0
-        async for delta in generation:
-            finish_reason = delta.finish_reason
-            for piece in _pieces(delta, thoughts):
-                if isinstance(piece, Thought):
-                    n_thought_tokens += piece.n_tokens
+        async with aclosing(generation.batches()) as batches:
+            async for deltas in batches:
+                finish_reason = deltas[-1].finish_reason
+                for piece in _pieces(deltas, thoughts, n_cached_tokens=generation.n_cached_tokens):
+                    if isinstance(piece, Thought):
+                        n_thought_tokens += piece.n_tokens
                     yield piece
-                else:
-                    yield replace(piece, n_cached_tokens=generation.n_cached_tokens)
         if finish_reason is None or finish_reason == "cancelled":
             raise EngineClosed("the engine ended the generation before it was complete")
         yield End(
@@ -59,21 +59,24 @@ async def generate(
         generation.cancel()
 
 
-def _pieces(delta: Delta, thoughts: ThoughtFilter | None) -> Iterator[Thought | Text]:
+def _pieces(
+    deltas: list[Delta], thoughts: ThoughtFilter | None, *, n_cached_tokens: int
+) -> Iterator[Thought | Text]:
     if thoughts is None:
-        if delta.text or delta.logprobs:
-            yield Text(delta.text, (delta,))
+        if any(delta.text or delta.logprobs for delta in deltas):
+            yield Text("".join(delta.text for delta in deltas), tuple(deltas), n_cached_tokens)
         return
-    parts = thoughts.feed(delta.text)
-    if delta.finish_reason is not None:
-        parts += thoughts.flush()
-    n_tokens = delta.n_tokens
-    for kind, text in parts:
-        if kind == "thought":
-            yield Thought(text, n_tokens)
-        else:
-            yield Text(text, (replace(delta, n_tokens=n_tokens),))
-        n_tokens = 0
+    for delta in deltas:
+        parts = thoughts.feed(delta.text)
+        if delta.finish_reason is not None:
+            parts += thoughts.flush()
+        n_tokens = delta.n_tokens
+        for kind, text in parts:
+            if kind == "thought":
+                yield Thought(text, n_tokens)
+            else:
+                yield Text(text, (replace(delta, n_tokens=n_tokens),), n_cached_tokens)
+            n_tokens = 0
 
 
 class _Start:

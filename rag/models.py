@@ -43,9 +43,9 @@ def targets(engine: Engine, library: Library, *, seen: frozenset[str] | None = N
     """List what can be asked for now by whoever sees the collections `seen`; None sees all."""
     found = [Target(ALL, "documents", seen)]
     found += [
-        Target(f"{ALL}-{slug(info.name)}", "documents", frozenset({info.name}))
-        for info in sorted(library.collections(), key=lambda info: info.name)
-        if seen is None or info.name in seen
+        Target(f"{ALL}-{slug(name)}", "documents", frozenset({name}))
+        for name in sorted(library.collection_names())
+        if seen is None or name in seen
     ]
     if engine.chat is not None:
         found.append(Target(engine.chat.name, "chat"))

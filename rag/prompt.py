@@ -1,7 +1,7 @@
 """Pack passages and history into a prompt, to an exact token budget."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +14,8 @@ from rag.query import Conversation
 from rag.retriever import Passage
 
 _LEAST_PASSAGE_TOKENS = 32
+# By which the tokens of a prompt may differ from the sum over its parts.
+_CLOSE = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,37 +58,66 @@ def pack(
         raise ContextTooLong(
             f"the question and its instructions have {least} tokens; {chat.name} has room for {room}"
         )
-    sources = _fit_passages(write, passages, chat, min(room, least + context_tokens))
+    sources, token_ids = _fit_passages(
+        lambda sources: chat.prompt_tokens(write(sources, history=()), thinking=thinking),
+        passages,
+        chat,
+        least=least,
+        limit=min(room, least + context_tokens),
+    )
     history = list(conversation.history)
-    while True:
-        token_ids = chat.prompt_tokens(write(sources, history=history), thinking=thinking)
-        if len(token_ids) <= room:
-            return Prompt(token_ids, sources)
-        if not history:  # cannot be: the passages were fitted without it
-            raise ContextTooLong(f"the prompt has {len(token_ids)} tokens; {chat.name} has room for {room}")
+    while history:
+        with_history = chat.prompt_tokens(write(sources, history=history), thinking=thinking)
+        if len(with_history) <= room:
+            return Prompt(with_history, sources)
         _drop_oldest(history)
+    return Prompt(token_ids, sources)
 
 
 def _fit_passages(
-    write: Callable[..., list[dict[str, Any]]], passages: Sequence[Passage], chat: ChatModel, limit: int
-) -> tuple[Source, ...]:
+    tokens_with: Callable[[Sequence[Source]], Sequence[int]],
+    passages: Sequence[Passage],
+    chat: ChatModel,
+    *,
+    least: int,
+    limit: int,
+) -> tuple[tuple[Source, ...], Sequence[int]]:
+    """Choose the first passages that fit into `limit` tokens, `least` of them taken; give the prompt as well.
+
+    Whole prompts are cut into tokens only where it is close: a sum over the parts tells as much before.
+    """
     fitted: tuple[Source, ...] = ()
+    n_tokens = least
     for passage in passages:
         text = disarm(without_markers(passage.text), chat)
         added = (*fitted, Source(len(fitted) + 1, passage, text))
-        spare = limit - len(chat.prompt_tokens(write(added, history=())))
-        if spare < 0:
+        n_with = n_tokens + chat.count_tokens("\n\n" + _entry(added[-1]))
+        if abs(limit - n_with) <= _CLOSE:
+            n_with = len(tokens_with(added))
+        if n_with > limit:
             # The first passage is cut rather than left out; later ones make way for shorter ones after them.
             if fitted:
                 continue
-            added = (Source(1, passage, _cut(text, chat, -spare)),)
-            while len(chat.prompt_tokens(write(added, history=()))) > limit:
-                shorter = added[0].prompt_text[: len(added[0].prompt_text) * 3 // 4]
-                if not shorter:
-                    return ()
-                added = (Source(1, passage, shorter),)
-        fitted = added
-    return fitted
+            added, n_with = _cut_to(limit, tokens_with, added[0], chat), limit
+            if not added:
+                break
+        fitted, n_tokens = added, n_with
+    token_ids = tokens_with(fitted)
+    while len(token_ids) > limit and fitted:
+        fitted = fitted[:-1]
+        token_ids = tokens_with(fitted)
+    return fitted, token_ids
+
+
+def _cut_to(
+    limit: int, tokens_with: Callable[[Sequence[Source]], Sequence[int]], source: Source, chat: ChatModel
+) -> tuple[Source, ...]:
+    """Shorten the only source until the prompt fits; none where not even a word of it does."""
+    excess = len(tokens_with((source,))) - limit
+    text = _cut(source.prompt_text, chat, excess) if excess > 0 else source.prompt_text
+    while text and len(tokens_with((replace(source, prompt_text=text),))) > limit:
+        text = text[: len(text) * 3 // 4]
+    return (replace(source, prompt_text=text),) if text else ()
 
 
 def _messages(
@@ -98,7 +129,7 @@ def _messages(
     history: Sequence[dict[str, Any]],
 ) -> list[dict[str, Any]]:
     system = [m["content"] for m in history if m["role"] == "system"]
-    listing = "\n\n".join(f"[{s.number}] {_heading(s.passage)}\n{s.prompt_text}" for s in sources)
+    listing = "\n\n".join(map(_entry, sources))
     return [
         {"role": "system", "content": "\n\n".join((rules, *system))},
         *({"role": m["role"], "content": m["content"]} for m in history if m["role"] != "system"),
@@ -107,6 +138,10 @@ def _messages(
             "content": ask(sources=listing, question=conversation.question),
         },
     ]
+
+
+def _entry(source: Source) -> str:
+    return f"[{source.number}] {_heading(source.passage)}\n{source.prompt_text}"
 
 
 def _heading(passage: Passage) -> str:

@@ -156,11 +156,7 @@ class Retriever:
 
     def is_empty(self, collections: frozenset[str] | None = None) -> bool:
         """Tell whether there is nothing to search."""
-        return not any(
-            known.n_chunks
-            for known in self.library.collections()
-            if collections is None or known.name in collections
-        )
+        return self.library.is_empty(collections)
 
     def _cosines(
         self,

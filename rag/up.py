@@ -119,7 +119,7 @@ def _read_documents(settings: Settings, library: "Library", out: Console, url: s
         with reading_progress() as show:
             report = library.reconcile(on_progress=lambda now: show(dataclasses.asdict(now)))
         library.start_watching()
-        collections = [info.name for info in library.collections() if info.name != DEFAULT_COLLECTION]
+        collections = [name for name in library.collection_names() if name != DEFAULT_COLLECTION]
     except LibraryClosed:
         return  # Ctrl-C during the first pass
     except IngestError as error:

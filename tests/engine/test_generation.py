@@ -114,6 +114,18 @@ async def test_a_reader_on_an_event_loop_gets_pieces_from_a_thread() -> None:
     assert recorder.n_cancelled == 0
 
 
+async def test_what_has_come_is_handed_over_together() -> None:
+    generation = Generation(3, Recorder())
+    generation.put(Delta("a"))
+    batches = generation.batches()
+    assert [delta.text for delta in await anext(batches)] == ["a"]
+    generation.put(Delta("b"))
+    generation.put(GenerationFailed("no"))
+    assert [delta.text for delta in await anext(batches)] == ["b"]
+    with pytest.raises(GenerationFailed, match="no"):
+        await anext(batches)
+
+
 async def test_an_error_reaches_the_event_loop() -> None:
     generation = Generation(3, Recorder())
     generation.put(GenerationFailed("no"))

@@ -41,6 +41,7 @@ def test_document_is_found_by_words_and_by_vector(place: Place) -> None:
     assert chunk.collection == "hr"
     assert chunk.title == "员工手册"
     assert [(c.name, c.n_documents) for c in library.collections()] == [("default", 1), ("hr", 1)]
+    assert library.collection_names() == ["default", "hr"]
     assert {d.path: d.state for d in library.documents()} == {
         "hr/leave.md": "indexed",
         "travel.md": "indexed",
@@ -57,6 +58,11 @@ def test_collections_keep_apart(place: Place) -> None:
     hits = library.search_lexical("marmalade", limit=5, collections=only)
     assert [c.path for c in library.chunks([h.chunk_id for h in hits])] == ["it/b.md"]
     assert library.search_lexical("marmalade", limit=5, collections=frozenset()) == []
+    asked = [None, only, frozenset({"hr", "no"}), frozenset({"no"}), frozenset[str]()]
+    assert [library.is_empty(names) for names in asked] == [False, False, False, True, True]
+    (place.documents / "it" / "b.md").unlink()
+    library.reconcile()
+    assert (library.is_empty(), library.is_empty(only)) == (False, True)
 
 
 def test_document_is_found_by_its_name_and_after_a_rename_by_the_new_one(place: Place) -> None:

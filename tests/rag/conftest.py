@@ -4,7 +4,7 @@ and a library in memory."""
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -56,7 +56,7 @@ class FakeGeneration:
     queued_s: float = 0.0
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def __aiter__(self) -> AsyncIterator[Delta]:
+    async def batches(self) -> AsyncGenerator[list[Delta], None]:
         limit = self.params.max_tokens or len(self.words)
         shown = self.words[:limit]
         for index, word in enumerate(shown):
@@ -67,7 +67,7 @@ class FakeGeneration:
             last = index == len(shown) - 1
             self.n_completion_tokens += 1
             finish = ("length" if len(shown) < len(self.words) else "stop") if last else None
-            yield Delta(word, 1, self._logprobs(word), finish)
+            yield [Delta(word, 1, self._logprobs(word), finish)]
 
     def cancel(self) -> None:
         self.cancelled.set()
@@ -229,6 +229,12 @@ class FakeLibrary:
             )
             for name in names
         ]
+
+    def collection_names(self) -> list[str]:
+        return sorted({chunk.collection for chunk in self._chunks})
+
+    def is_empty(self, collections: frozenset[str] | None = None) -> bool:
+        return not self._visible(collections)
 
     def documents(self) -> list[DocumentInfo]:
         by_path: dict[str, list[Chunk]] = {}

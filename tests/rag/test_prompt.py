@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from engine.chat_model import GenerationParams
 from engine.engine import Engine
 from rag.prompt import Prompt, pack
@@ -47,5 +49,39 @@ def test_earlier_turns_are_not_read_again(starter_chat_gguf: Path) -> None:
         assert "Sources\n\n- [1]" not in kept
         block = 32
         assert same - block < n_known <= same
+    finally:
+        engine.close()
+
+
+@pytest.mark.parametrize("room", [120, 250, 400, 777, 1500])
+def test_passages_are_packed_as_close_as_whole_prompts_tell(starter_chat_gguf: Path, room: int) -> None:
+    """Sums over parts stand for prompts: the budget holds all the same, and nothing that fits is missing."""
+    lengths = (9, 120, 40, 200, 5, 80, 33, 3)
+    texts = [f"Rule {n}: " + " ".join(f"word{n * i} <{i}>," for i in range(n)) for n in lengths]
+    passages = [
+        Passage((i,), i, f"{i}.md", f"Title {i}", "default", ("Part",), None, text, 1.0, 0.5)
+        for i, text in enumerate(texts)
+    ]
+    engine = Engine.open(chat_model=starter_chat_gguf, embedding_model=None, threads=1, cache_tokens=512)
+    try:
+        chat = engine.chat
+        assert chat is not None
+        conversation = read_conversation([{"role": "user", "content": "Which rule holds?"}])
+
+        def packed(passages: list[Passage], room: int) -> Prompt:
+            return pack(
+                conversation, passages, chat=chat, context_tokens=4096, room=room, prompts=load_prompts()
+            )
+
+        prompt = packed(passages, room)
+        assert len(prompt.token_ids) <= room
+        chosen = [source.passage for source in prompt.sources]
+        assert chosen
+        for i, passage in enumerate(passages):
+            if passage in chosen:
+                continue
+            before = [p for p in chosen if p.document_id < i]
+            together = packed([*before, passage], 1 << 14)
+            assert len(together.token_ids) > room
     finally:
         engine.close()
