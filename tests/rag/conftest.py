@@ -4,10 +4,11 @@ and a library in memory."""
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -18,7 +19,10 @@ from engine.errors import ContextTooLong
 from engine.scheduler import SchedulerStatus
 from ingest.library import LibraryStatus, PendingFile
 from ingest.values import Chunk, CollectionInfo, DocumentInfo, Hit
+from rag.app import create_app
 from rag.language import terms
+from rag.settings import Settings
+from tests.rag.calling import client_of
 
 
 class WordTokens:
@@ -319,3 +323,10 @@ def library(engine: FakeEngine) -> FakeLibrary:
     )
     library.put("规定.txt", "第十五条：员工每年享有二十五天年假。加班须经主管批准。", collection="人事")
     return library
+
+
+@pytest.fixture
+async def client(engine: FakeEngine, library: FakeLibrary) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the service over the small parts, with settings as they are by themselves."""
+    async with client_of(create_app(Settings(), engine=engine, library=library)) as client:  # type: ignore[arg-type]
+        yield client
