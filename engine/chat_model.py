@@ -26,14 +26,19 @@ class ChatModel:
         context_length: int,
         vocab_size: int,
         n_weights: int,
+        tool_template: ChatTemplate | None = None,
     ) -> None:
-        """Join the parts; see `Engine.open`. `context_length` is what fits model and cache."""
+        """Join the parts; see `Engine.open`. `context_length` is what fits model and cache.
+
+        `tool_template` writes conversations with tools, where the file holds another one for them.
+        """
         self.name = name
         self.context_length = context_length
         self.n_weights = n_weights
         self.vocab_size = vocab_size
         self._tokenizer = tokenizer
         self._template = template
+        self._tool_template = tool_template or template
         self._scheduler = scheduler
         self._grammar_vocabulary = GrammarVocabulary(tokenizer, vocab_size=vocab_size)
 
@@ -49,12 +54,12 @@ class ChatModel:
     @property
     def knows_tools(self) -> bool:
         """Say whether the model's template tells of tools, calls and results."""
-        return "tools" in self._template.source
+        return "tools" in self._tool_template.source
 
     @property
     def thinks(self) -> bool:
         """Say whether the model may write thoughts in <think> tags before its answer."""
-        return "</think>" in self._template.source
+        return any("</think>" in t.source for t in (self._template, self._tool_template))
 
     def opens_thought(self, prompt: Sequence[int]) -> bool:
         """Say whether a prompt ends where a thought has begun: some templates write the tag themselves."""
@@ -75,7 +80,9 @@ class ChatModel:
         Raises: TemplateError.
         """
         extra = {} if thinking is None else {"enable_thinking": thinking}
-        return self._template.write(messages, tools=list(tools) if tools else None, **extra)
+        if tools:
+            return self._tool_template.write(messages, tools=list(tools), **extra)
+        return self._template.write(messages, **extra)
 
     def tokenize(self, text: str, *, special: bool) -> list[int]:
         """Cut text into ids, nothing added; `special` recognises control tokens in it."""

@@ -28,6 +28,14 @@ _START_SECONDS = 30.0
 _RENDER_SECONDS = 5.0
 _MAX_ANSWER_BYTES = 8 << 20
 _WORKER = Path(__file__).with_name("chat_template_worker.py")
+_PROBE_TOOL = {
+    "type": "function",
+    "function": {
+        "name": "probe",
+        "description": "Probe",
+        "parameters": {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]},
+    },
+}
 
 
 class ChatTemplate:
@@ -84,11 +92,12 @@ class ChatTemplate:
     def _shows_system(self) -> bool:
         """Say whether a system message reaches the model: some templates refuse it, others drop it."""
         probe = "Rules of 7291."
-        try:
-            text = self.render([{"role": "system", "content": probe}, {"role": "user", "content": "Hello"}])
-        except TemplateError:
-            return False
-        return probe in text
+        asked = [{"role": "system", "content": probe}, {"role": "user", "content": "Hello"}]
+        # A template that is for tools alone may refuse every conversation without.
+        for tools in (None, [_PROBE_TOOL]):
+            with contextlib.suppress(TemplateError):
+                return probe in self.render(asked, tools=tools)
+        return False
 
     def close(self) -> None:
         """End the process. A later `render` starts another."""

@@ -141,6 +141,7 @@ def _put_glm_special(writer: gguf.GGUFWriter, vocab: Vocab, folder: Path, *, n_p
 def _write_special(writer: gguf.GGUFWriter, folder: Path, kind: VocabKind, n_vocab: int) -> None:
     try:
         special = gguf.SpecialVocab(folder, n_vocab=n_vocab, special_token_types=_SPECIAL_TYPES)
+        special.chat_template = _template_files(folder) or special.chat_template
         special.add_to_gguf(writer, quiet=True)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:  # it trusts its input
         raise ConversionError(f"the tokenizer's files in {folder} are odd: {e!r}") from e
@@ -156,6 +157,15 @@ def _write_special(writer: gguf.GGUFWriter, folder: Path, kind: VocabKind, n_voc
             if text not in tokens:
                 raise ConversionError(f"the vocabulary has no {text}")
             getattr(writer, f"add_{name}_token_id")(tokens.index(text))
+
+
+def _template_files(folder: Path) -> list[dict[str, str]]:
+    """Read the chat templates in files of their own, which `transformers` prefers to those in JSON."""
+    default = folder / "chat_template.jinja"
+    paths = {path.stem: path for path in sorted(folder.glob("additional_chat_templates/*.jinja"))}
+    if default.is_file():
+        paths["default"] = default
+    return [{"name": name, "template": path.read_text("utf-8")} for name, path in paths.items()]
 
 
 def _write_ends_of_turns(

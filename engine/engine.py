@@ -133,6 +133,7 @@ class Engine:
                 context_length=min(decoder.context_length, decoder.n_blocks * decoder.block_tokens),
                 vocab_size=decoder.vocab_size,
                 n_weights=sum(math.prod(tensor.shape) for tensor in chat_file.tensors()),
+                tool_template=_tool_template(chat_file, tokenizer),
             )
         if embedding_model is not None and encoder is not None:
             fingerprint = EmbedderFingerprint(
@@ -274,9 +275,6 @@ def _template(file: _native.GgufFile, tokenizer: Tokenizer, path: Path) -> ChatT
     def value(key: str) -> str:
         return str(file.get(key)) if key in keys else ""
 
-    def name(token_id: int | None) -> str:
-        return "" if token_id is None else tokenizer.token_text(token_id)
-
     source = value("tokenizer.chat_template")
     if not source:
         form = default_template(
@@ -289,6 +287,19 @@ def _template(file: _native.GgufFile, tokenizer: Tokenizer, path: Path) -> ChatT
         else:
             _log.info("%s holds no chat template: it is spoken to in %s form", path, form.label)
         source = (form or CHATML).source
+    return _compile(source, tokenizer)
+
+
+def _tool_template(file: _native.GgufFile, tokenizer: Tokenizer) -> ChatTemplate | None:
+    """Compile the template that some files (Command R, Hermes 2 Pro) hold for conversations with tools."""
+    key = "tokenizer.chat_template.tool_use"
+    return _compile(str(file.get(key)), tokenizer) if key in file.keys() else None  # noqa: SIM118 - not a dict
+
+
+def _compile(source: str, tokenizer: Tokenizer) -> ChatTemplate:
+    def name(token_id: int | None) -> str:
+        return "" if token_id is None else tokenizer.token_text(token_id)
+
     return ChatTemplate(source, bos_token=name(tokenizer.bos_id), eos_token=name(tokenizer.eos_id))
 
 

@@ -1,10 +1,11 @@
 """Render conversations with `transformers` by the templates of many families: tests/data/chat_templates.json.
 
-    python -m tests.golden.make_chat_templates LLAMA_CPP
+    python -m tests.golden.make_chat_templates LLAMA_CPP AXOLOTL
 
 LLAMA_CPP is a folder of llama.cpp's sources (those in llama-cpp-python==0.3.36), whose tests hold the
-templates of the models' makers. Needs: transformers. A case holds the text, or null where the template
-refuses it.
+templates of the models' makers; AXOLOTL one of axolotl==0.19.0, which ships Gemma 3's (it differs from the
+maker's only in system messages of several parts). Needs: transformers. A case holds the text, or null where
+the template refuses it.
 """
 
 import ast
@@ -35,6 +36,11 @@ FILES = {
     ),
     "glm-4.6": ("GLM-4.6", "", "<|endoftext|>"),
     "minicpm5": ("openbmb-MiniCPM5-1B", "<s>", "<|im_end|>"),
+    "hermes-2-pro for tools": (
+        "NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use",
+        "<|begin_of_text|>",
+        "<|im_end|>",
+    ),
 }
 IN_CODE = {
     "chatml": ("teknium/OpenHermes-2.5-Mistral-7B", "", "<|im_end|>"),
@@ -47,6 +53,24 @@ IN_CODE = {
     "phi-4": ("phi-4", "", "<|im_end|>"),
     "megrez": ("Infinigence/Megrez-3B-Instruct", "", "<|turn_end|>"),
 }
+_CHATML = (
+    "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + "
+    "'<|im_end|>' + '\\n'}}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+_YI = (
+    "{% if messages[0]['role'] == 'system' %}{% set system_message = messages[0]['content'] %}{% endif %}"
+    "{% if system_message is defined %}{{ system_message }}{% endif %}{% for message in messages %}"
+    "{% set content = message['content'] %}{% if message['role'] == 'user' %}"
+    "{{ '<|im_start|>user\\n' + content + '<|im_end|>\\n<|im_start|>assistant\\n' }}"
+    "{% elif message['role'] == 'assistant' %}{{ content + '<|im_end|>' + '\\n' }}{% endif %}"
+    "{% endfor %}"
+)
+PUBLISHED = {
+    "internlm2": ("{{ bos_token }}" + _CHATML, "<s>", "</s>"),
+    "yi-1.5": (_YI, "<|startoftext|>", "<|im_end|>"),
+}
+"""As tokenizer_config.json of internlm/internlm2-chat-7b and 01-ai/Yi-1.5-6B-Chat have them."""
 TOOL = {
     "type": "function",
     "function": {
@@ -90,7 +114,7 @@ DATE = {"date_string": "26 Jul 2024"}
 """Else some templates write today's."""
 
 
-def templates(sources: Path) -> dict[str, tuple[str, str, str]]:
+def templates(sources: Path, axolotl: Path) -> dict[str, tuple[str, str, str]]:
     """Read template, BOS and EOS of each family."""
     found = {
         name: ((sources / "models" / "templates" / f"{file}.jinja").read_text("utf-8"), bos, eos)
@@ -104,13 +128,15 @@ def templates(sources: Path) -> dict[str, tuple[str, str, str]]:
         )
         assert literal is not None, title
         found[name] = (ast.literal_eval(literal.group(1)), bos, eos)
-    return found
+    gemma_3 = axolotl / "utils" / "chat_templates" / "templates" / "gemma3.jinja"
+    found["gemma-3"] = (gemma_3.read_text("utf-8"), "<bos>", "<eos>")
+    return found | PUBLISHED
 
 
-def main(sources: Path) -> None:
+def main(sources: Path, axolotl: Path) -> None:
     """Write what each template makes of every case."""
     golden = {}
-    for name, (template, bos, eos) in templates(sources).items():
+    for name, (template, bos, eos) in templates(sources, axolotl).items():
         tokenizer = PreTrainedTokenizerFast(
             tokenizer_object=Tokenizer(models.BPE()), bos_token=bos, eos_token=eos, chat_template=template
         )
@@ -120,7 +146,7 @@ def main(sources: Path) -> None:
             conversation = arguments.pop("messages")
             try:
                 texts[case] = tokenizer.apply_chat_template(conversation, tokenize=False, **arguments)
-            except jinja2.TemplateError:
+            except (jinja2.TemplateError, TypeError):
                 texts[case] = None
         golden[name] = {"template": template, "bos_token": bos, "eos_token": eos, "texts": texts}
     written = {"cases": CASES, "variables": DATE, "templates": golden}
@@ -128,4 +154,4 @@ def main(sources: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
