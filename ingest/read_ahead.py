@@ -17,7 +17,7 @@ from ingest.errors import (
     UnsupportedFormat,
 )
 from ingest.outcomes import Failed, Moved, Outcome, Ready, Unchanged, Verdict, Waiting
-from ingest.partition.formats import no_reader, supported
+from ingest.partition.formats import no_reader, readable
 from ingest.reconciler import FoundFile, collection_of, opened
 from ingest.values import NewVersion
 
@@ -147,8 +147,8 @@ class ReadAhead:
             seen_before = old is not None and old.state != "indexed" and old.sha256 == sha256
             return Failed(file, sha256, reason, verdict, seen_before, time.monotonic() - began)
 
-        if not supported(suffix):
-            return failed(no_reader(suffix), "final")
+        if not readable(suffix):
+            return failed(no_reader(suffix, alone=True), "final")
         try:
             with opened(self._root, file.path) as (descriptor, facts, sha256):
                 if old is not None and old.sha256 == sha256 and old.state == "indexed":

@@ -9,7 +9,7 @@ import zipfile
 from typing import IO, TYPE_CHECKING
 
 from ingest.errors import LimitExceeded, PartitionError, UnsupportedFormat
-from ingest.partition import ocr, source_code
+from ingest.partition import ocr, old_office, source_code
 from ingest.partition.articles import with_articles
 
 if TYPE_CHECKING:
@@ -78,12 +78,13 @@ _WAYS_OUT = {
 }
 
 
-def no_reader(suffix: str) -> str:
-    """Say why files that end in `suffix` are not read, and what helps."""
+def no_reader(suffix: str, *, alone: bool = False) -> str:
+    """Say why files that end in `suffix` are not read, and what helps; alone: the file is in no other one."""
     if suffix.lower() in _PICTURES:
         return f"a picture: reading its text needs {ocr.HOW_TO_INSTALL}"
     if way_out := _WAYS_OUT.get(suffix.lower()):
-        return way_out
+        by_office = alone and old_office.is_old(suffix)
+        return f"{way_out}, or install LibreOffice, then quarry retry" if by_office else way_out
     return f"no reader for {suffix or 'files without a suffix'}"
 
 
@@ -92,6 +93,11 @@ def supported(suffix: str) -> bool:
     if suffix.lower() in _PICTURES:
         return ocr.engine_name() is not None
     return suffix.lower() in READERS
+
+
+def readable(suffix: str) -> bool:
+    """Tell whether files of their own that end in `suffix` are read, if need be by LibreOffice."""
+    return old_office.is_old(suffix) or supported(suffix)
 
 
 def is_paged(suffix: str) -> bool:

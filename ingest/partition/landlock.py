@@ -16,6 +16,7 @@ _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _PATH_BENEATH = 1
 _VERSION = 1
 _NO_NEW_PRIVILEGES = 38
+_EXECUTE = 1 << 0
 _READ = 1 << 2 | 1 << 3  # files, folders
 _ALL = {1: (1 << 13) - 1, 2: (1 << 14) - 1, 3: (1 << 15) - 1, 4: (1 << 15) - 1}
 _ALL_NEWEST = (1 << 16) - 1
@@ -24,8 +25,10 @@ _TCP = 1 << 0 | 1 << 1  # bind, connect
 _SCOPES = 1 << 0 | 1 << 1  # abstract Unix sockets, signals
 
 
-def confine(*, readable: Iterable[str], writable: Iterable[str]) -> bool:
+def confine(*, readable: Iterable[str], writable: Iterable[str], executable: Iterable[str] = ()) -> bool:
     """Keep this process, from now on, to reading below `readable` and anything below `writable`.
+
+    executable: whose programs it may become as well.
 
     No TCP and no signals to others where the kernel knows how. False where it has no Landlock: then nothing
     is confined.
@@ -45,6 +48,7 @@ def confine(*, readable: Iterable[str], writable: Iterable[str]) -> bool:
         return False
     try:
         allowed = [(path, _READ & handled) for path in readable] + [(path, handled) for path in writable]
+        allowed += [(path, (_READ | _EXECUTE) & handled) for path in executable]
         if not all(_allow(syscall, ruleset, path, access) for path, access in allowed):
             return False
         if libc.prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0) != 0:

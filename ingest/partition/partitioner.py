@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import ingest.errors
 from ingest.errors import LimitExceeded, PartitionCrashed, PartitionError, UnsupportedFormat
-from ingest.partition import formats
+from ingest.partition import formats, old_office
 from ingest.partition.limits import Limits
 from ingest.values import ChunkDraft, Element, Place
 
@@ -65,6 +65,7 @@ class Partitioner:
         self._count_tokens = count_tokens
         self.protections: dict[str, bool] = {}
         self._child: subprocess.Popen[bytes] | None = None
+        self._office: subprocess.Popen[bytes] | None = None  # LibreOffice, while it makes what is read
         self._channel: socket.socket | None = None
         self._folder: str | None = None
         self._n_documents = 0
@@ -98,11 +99,35 @@ class Partitioner:
 
     def _ask(self, descriptor: int, request: dict[str, Any], sha256: bytes = b"") -> dict[str, Any]:
         suffix = request["suffix"]
-        if not formats.supported(suffix):
-            raise UnsupportedFormat(formats.no_reader(suffix))
+        if not formats.readable(suffix):
+            raise UnsupportedFormat(formats.no_reader(suffix, alone=True))
+        self._check_size(descriptor)
+        if not old_office.is_old(suffix):
+            return self._ask_child(descriptor, request, sha256)
+        if (kind := old_office.kind_of(descriptor, suffix)) is not None:
+            return self._ask_child(descriptor, request | {"suffix": kind}, sha256)
+        if (office := old_office.program()) is None:
+            raise UnsupportedFormat(formats.no_reader(suffix, alone=True))
+        if self._interrupted:
+            raise PartitionCrashed("reading was stopped")
+        with old_office.converted(
+            descriptor, suffix, self.limits, office=office, started=self._watch_office
+        ) as (made, kind):
+            self._check_size(made)
+            return self._ask_child(made, request | {"suffix": kind}, sha256)
+
+    def _watch_office(self, office: subprocess.Popen[bytes] | None) -> None:
+        self._office = office
+        if office is not None and self._interrupted:
+            office.kill()
+
+    def _check_size(self, descriptor: int) -> None:
         size = os.fstat(descriptor).st_size
         if size > self.limits.file_bytes:
             raise LimitExceeded(f"is {size} bytes long; the limit is {self.limits.file_bytes}")
+
+    def _ask_child(self, descriptor: int, request: dict[str, Any], sha256: bytes) -> dict[str, Any]:
+        suffix = request["suffix"]
         if self._n_documents >= DOCUMENTS_PER_CHILD:
             self.close()
         if self._interrupted:
@@ -146,9 +171,9 @@ class Partitioner:
     def interrupt(self) -> None:
         """End the document under way and refuse further ones; from any thread."""
         self._interrupted = True
-        child = self._child
-        if child is not None:
-            child.kill()
+        for process in (self._child, self._office):
+            if process is not None:
+                process.kill()
 
     def close(self) -> None:
         """End the child and remove its folder."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +17,16 @@ if TYPE_CHECKING:
 
 _CLONE_NEWUSER = 0x10000000
 _CLONE_NEWNET = 0x40000000
+_CLONE_NEWNS = 0x00020000
+_MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000
 _WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+_DIE_WITH_PARENT = 1
+OWN_TMP = "/tmp"  # noqa: S108 - what another program sees there is a folder of its own
+# What programs read of the system.
+_SYSTEM = (
+    "/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types", "/dev/urandom",
+    "/proc/self", "/proc/meminfo", "/proc/cpuinfo", "/sys/devices/system/cpu",
+)  # fmt: skip
 _FORBIDDEN = (
     "socket.__new__", "socket.connect", "socket.bind", "socket.sendto", "socket.getaddrinfo",
     "socket.gethostbyname", "socket.gethostbyaddr", "subprocess.Popen", "os.system", "os.exec",
@@ -45,6 +55,33 @@ def enter(limits: Limits, folder: str) -> dict[str, bool]:
     }
 
 
+def confine_program(limits: Limits, folder: str, program: Path) -> bool:
+    """Confine this process before it becomes another program, which no audit hook reaches.
+
+    From then on `folder` is OWN_TMP. False where the kernel does not keep it from files and network: then it
+    must not become one.
+    """
+    _limit(limits)
+    allow_cpu(limits)
+    libc = ctypes.CDLL(None, use_errno=True)
+    # It ends with whoever started it.
+    libc.prctl(_DIE_WITH_PARENT, signal.SIGKILL, 0, 0, 0)
+    if libc.unshare(_CLONE_NEWUSER | _CLONE_NEWNET | _CLONE_NEWNS) != 0:
+        return False
+    if libc.mount(None, b"/", None, _MS_SLAVE | _MS_REC, None) != 0:
+        return False
+    if libc.mount(os.fsencode(folder), OWN_TMP.encode(), None, _MS_BIND, None) != 0:
+        return False
+    os.chdir(OWN_TMP)
+    home = program.parent.parent
+    # Debian keeps parts of it elsewhere, behind links.
+    kept = [f"{place}/{home.name}" for place in ("/etc", "/var/lib", "/var/spool")]
+    readable = [*_SYSTEM, str(home), "/etc/fonts", *kept]
+    return landlock.confine(
+        readable=readable, writable=[OWN_TMP, os.devnull], executable=[str(program), "/lib", "/lib64"]
+    )
+
+
 def _programs() -> list[str]:
     """Name the folders that hold what this process still has to import; documents come as descriptors."""
     package = Path(__file__).resolve().parent.parent
@@ -52,9 +89,7 @@ def _programs() -> list[str]:
     if not package.is_relative_to(Path(sys.prefix).resolve()):
         # A source tree holds the documents and the data, too: of it, only this package.
         folders = folders - {str(package.parent)} | {str(package)}
-    system = {"/usr", "/lib", "/lib64", "/etc/ld.so.cache", "/etc/localtime", "/etc/mime.types"}
-    system |= {"/dev/urandom", "/proc/self", "/proc/meminfo", "/proc/cpuinfo", "/sys/devices/system/cpu"}
-    return sorted(folders | system)
+    return sorted({*folders, *_SYSTEM})
 
 
 def allow_cpu(limits: Limits) -> None:

@@ -147,8 +147,7 @@ def test_format_is_read(
 @pytest.mark.parametrize(
     ("name", "content", "error", "reason"),
     [
-        pytest.param("a.doc", b"x", UnsupportedFormat, "save it as .docx", id="doc"),
-        pytest.param("a.ppt", b"x", UnsupportedFormat, "save it as .pptx", id="ppt"),
+        pytest.param("a.pages", b"x", UnsupportedFormat, "export it as .docx", id="pages"),
         pytest.param("a.rtf", b"hello", PartitionError, "does not begin", id="no-rtf"),
         pytest.param("a.rtf", b"{\\rtf1" + b"{" * 100_000, LimitExceeded, "too deeply", id="deep-rtf"),
         pytest.param("a.xml", BOMB.encode() + b"<a>", PartitionError, "not valid XML", id="broken-xml"),
