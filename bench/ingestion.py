@@ -34,7 +34,7 @@ _PIECES = 10
 def read_mixed(folder: Path, models: Path) -> list[Row]:
     """Read and cut 1,000 mixed files with two readers, tokens counted by the starter embedder's tokenizer.
 
-    Both sides read the same tenth of the files, one after the other, tenth by tenth; each tenth has all kinds.
+    Tenth by tenth, each of all kinds, one side after the other.
     What is measured is kept until the row is whole: a run that was cut off goes on.
     """
     write_corpus(folder)
