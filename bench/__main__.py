@@ -25,7 +25,7 @@ from ingest.errors import IngestError
 from ingest.words import WORDS_VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 PEER_PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 # Another way of cutting words needs another index.
@@ -54,6 +54,12 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "--only", default="", metavar="PREFIX", help="rows whose name starts so; commas allowed"
+    )
+    parser.add_argument(
+        "--settings",
+        metavar="NAME",
+        help="a piece of a row that takes minutes: only the peer's settings whose names begin so, none of "
+        "them or some, and nothing is saved",
     )
     parser.add_argument("--shapes", action="store_true", help="also the rows on the shapes of larger models")
     parser.add_argument("--repeats", type=int, default=5, help="counted turns a row (default 5)")
@@ -86,6 +92,8 @@ def main() -> int:
     prefixes = tuple(options.only.split(","))
     every = itertools.chain(starter_cases(), shape_cases() if options.shapes or options.only else ())
     cases = [case for case in every if case.name.startswith(prefixes)]
+    if options.settings is not None:
+        cases = [replace(case, settings=_named(case, options.settings)) for case in cases]
     others = {} if options.quick else {n: run for n, run in PRODUCT.items() if _matches(n, prefixes)}
     if options.list:
         console.print("\n".join([*(case.name for case in cases), *others]), highlight=False)
@@ -105,10 +113,16 @@ def main() -> int:
         else:
             rows.append(result)
             console.print(line_of(result), highlight=False, markup=False)
-            if not options.no_save:  # at once: a run that is cut off keeps what it has measured
+            if (
+                not options.no_save and options.settings is None
+            ):  # at once: a run that is cut off keeps what it has measured
                 save(RESULTS, [result])
     console.print(table_of(rows))
     return 1 if failures else 0
+
+
+def _named(case: Case, prefix: str) -> dict[str, Mapping[str, object]]:
+    return {name: setting for name, setting in case.settings.items() if name.startswith(prefix)}
 
 
 def _matches(name: str, prefixes: tuple[str, ...]) -> bool:

@@ -94,14 +94,15 @@ def shape_cases() -> Iterator[Case]:
             yield _decode(model, "8", 8, settings)
             if kind == "Q4_K_M":
                 yield _chats(model)
+                yield _chats(model, n=2)
             yield Case(f"load/{model}", "s", model, {"do": "load"}, {"default": {}}, better="lower")
             memory = {"do": "memory", "n_tokens": 512}
             yield Case(f"memory/{model}", "bytes", model, memory, {"default": {}}, "lower", fresh=True)
 
 
-def _chats(model: str) -> Case:
-    work = {"do": "chats", "n_chats": 8, "n_prompt": 2000, "n_tokens": 64}
-    return Case(f"chats8/{model}", "s", model, work, TOGETHER, better="lower")
+def _chats(model: str, *, n: int = 8) -> Case:
+    work = {"do": "chats", "n_chats": n, "n_prompt": 2000, "n_tokens": 64}
+    return Case(f"chats{n}/{model}", "s", model, work, TOGETHER, better="lower")
 
 
 def _prefill(model: str, n: int, settings: Mapping[str, Mapping[str, object]]) -> Case:
