@@ -233,9 +233,9 @@ const Buffer& DecoderModel::states(std::span<const std::int32_t> ids, std::span<
 }
 
 void DecoderModel::embed(std::span<const std::int32_t> ids) {
-    // With each row that is touched the kernel maps the pages around it: of a large table tens of megabytes
+    // With each row that is touched the kernel maps the pages around it, up to 2 MB: of a large table most
     // would be resident after one long prompt, and all of it in the end.
-    constexpr std::size_t kRows = 32;
+    constexpr std::size_t kRows = 8;
     for (std::size_t at = 0; at < ids.size(); at += kRows) {
         const std::size_t n = std::min(kRows, ids.size() - at);
         backend_->gather(*embeddings_, ids.subspan(at, n), buffers_->hidden, false, at);
