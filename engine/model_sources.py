@@ -34,7 +34,8 @@ _WEIGHTS = (
 OPTIONAL_FOLDER_FILES = (
     *("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.txt", "qwen.tiktoken"),
     *("generation_config.json", "sentencepiece.bpe.model", "modules.json", "1_Pooling/config.json"),
-    "config_sentence_transformers.json",
+    *("config_sentence_transformers.json", "chat_template.jinja", "chat_template.json"),
+    "additional_chat_templates/tool_use.jinja",
 )
 _TRIES = 5
 _TIMEOUT = httpx.Timeout(30.0, connect=15.0)

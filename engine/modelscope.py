@@ -1,6 +1,7 @@
 """ModelScope's hub: its addresses, and the sums that it lists of its files.
 
-MODELSCOPE_DOMAIN names another host, as for ModelScope's own client; MODELSCOPE_API_TOKEN a token.
+MODELSCOPE_ENDPOINT, or MODELSCOPE_DOMAIN, names another host, as for ModelScope's own client (modelscope_hub
+0.5); MODELSCOPE_API_TOKEN a token.
 """
 
 import os
@@ -15,7 +16,8 @@ _LISTING_BYTES = 16 << 20
 
 def endpoint() -> str:
     """Return the hub's address."""
-    host = os.environ.get("MODELSCOPE_DOMAIN") or "modelscope.cn"
+    environment = os.environ
+    host = environment.get("MODELSCOPE_ENDPOINT") or environment.get("MODELSCOPE_DOMAIN") or "modelscope.cn"
     return (host if "://" in host else f"https://{host}").rstrip("/")
 
 
@@ -44,7 +46,8 @@ def read_sums(client: httpx.Client, url: str) -> Mapping[str, str]:
                 body += piece
                 if len(body) > _LISTING_BYTES:
                     return {}
-            files = httpx.Response(response.status_code, content=body).json()["Data"]["Files"]
+            data = httpx.Response(response.status_code, content=body).json()["Data"]
+        files = data if isinstance(data, list) else data["Files"]
         found = {file["Path"]: str(file.get("Sha256", "")).lower() for file in files}
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
         return {}

@@ -19,7 +19,9 @@ from engine.model_folder import read_tensors
 from engine.model_sources import download, parse_source
 from engine.model_store import PRESETS, ModelStore
 from engine.model_wheels import unpack
+from engine.modelscope import endpoint
 from tests.engine.file_server import FileServer, serve
+from tests.engine.gguf_metadata import read_metadata
 
 TINY = Path(__file__).parents[1] / "data" / "tiny"
 HF = "hf:me/tiny/sub/tiny.gguf"
@@ -187,6 +189,18 @@ def test_folder_of_a_hub_is_converted(hub: FileServer, store: ModelStore) -> Non
     assert [p.name for p in path.parent.iterdir()] == ["bert-F16.gguf"]
 
 
+def test_chat_templates_in_files_of_their_own_are_fetched(hub: FileServer, store: ModelStore) -> None:
+    base = "/me/tiny/resolve/main/"
+    hub.files |= {base + p.name: p.read_bytes() for p in (TINY / "llama-tied").iterdir()}
+    hub.files |= {
+        base + "chat_template.jinja": "{{ '问' }}".encode(),
+        base + "additional_chat_templates/tool_use.jinja": b"{{ tools }}",
+    }
+    metadata = read_metadata(store.pull("hf:me/tiny"))
+    assert metadata["tokenizer.chat_template"] == "{{ '问' }}"
+    assert metadata["tokenizer.chat_template.tool_use"] == "{{ tools }}"
+
+
 def test_folder_in_shards_is_fetched_whole(hub: FileServer, store: ModelStore, tmp_path: Path) -> None:
     source = TINY / "llama-tied"
     tensors = read_tensors(source)
@@ -260,7 +274,7 @@ LISTING = "/api/v1/models/me/tiny/repo/files?Revision=master&Recursive=true"
 def modelscope(monkeypatch: pytest.MonkeyPatch, gguf_bytes: bytes) -> Iterator[FileServer]:
     """A hub that names sums in its list of files only, as modelscope.cn does."""
     with serve() as server:
-        monkeypatch.setenv("MODELSCOPE_DOMAIN", server.url)
+        monkeypatch.setenv("MODELSCOPE_ENDPOINT", server.url)
         server.names_sums = False
         server.files["/models/me/tiny/resolve/master/sub/tiny.gguf"] = gguf_bytes
         list_files(server, {"sub/tiny.gguf": hashlib.sha256(gguf_bytes).hexdigest()})
@@ -284,10 +298,15 @@ def test_modelscope_is_resumed_and_compared_with_its_list(
     assert store.resolve(MODELSCOPE) == path
 
 
+@pytest.mark.parametrize("is_bare", [False, True], ids=["Files", "list"])
 def test_a_file_with_another_sum_than_modelscope_lists_is_refused(
-    modelscope: FileServer, store: ModelStore
+    is_bare: bool, modelscope: FileServer, store: ModelStore
 ) -> None:
     list_files(modelscope, {"sub/tiny.gguf": "0" * 64})
+    if is_bare:
+        modelscope.files[LISTING] = json.dumps(
+            {"Data": json.loads(modelscope.files[LISTING])["Data"]["Files"]}
+        ).encode()
     with pytest.raises(DownloadFailed, match=r"0{64} is expected"):
         store.pull(MODELSCOPE)
     assert store.list() == []
@@ -320,6 +339,24 @@ def test_a_folder_of_modelscope_is_compared_and_converted(modelscope: FileServer
     list_files(modelscope, sums)
     assert store.pull("modelscope:me/tiny").name == "tiny-F16.gguf"
     assert store.list()[0].architecture == "bert"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        pytest.param({}, "https://modelscope.cn", id="none"),
+        pytest.param({"DOMAIN": "www.modelscope.ai"}, "https://www.modelscope.ai", id="domain"),
+        pytest.param({"DOMAIN": "a.b", "ENDPOINT": "https://c.d/"}, "https://c.d", id="both"),
+    ],
+)
+def test_modelscopes_host_is_named_as_its_client_takes_it(
+    names: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DOMAIN", "ENDPOINT"):
+        monkeypatch.delenv(f"MODELSCOPE_{name}", raising=False)
+    for name, value in names.items():
+        monkeypatch.setenv(f"MODELSCOPE_{name}", value)
+    assert endpoint() == expected
 
 
 def test_tokens_go_to_their_own_hub_alone(monkeypatch: pytest.MonkeyPatch) -> None:
