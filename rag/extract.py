@@ -7,6 +7,7 @@ import numpy as np
 
 from ingest.words import query_words, words
 from rag.citations import Source, quote_text
+from rag.evidence import cut_to_read
 from rag.language import coverage, is_chinese, sentences, terms
 from rag.ports import Embedder
 
@@ -79,15 +80,7 @@ def _completeness(sentence: str) -> float:
 def _nearness(
     question: str, texts: Sequence[str], embedder: Embedder
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    readable = [_cut(text, embedder) for text in texts]
+    readable = [cut_to_read(text, embedder) for text in texts]
     vectors = embedder.embed(readable, kind="document")
-    asked = embedder.embed([_cut(question, embedder)], kind="query")[0]
+    asked = embedder.embed([cut_to_read(question, embedder)], kind="query")[0]
     return np.asarray(vectors @ asked, dtype=np.float64)
-
-
-def _cut(text: str, embedder: Embedder) -> str:
-    """Keep the beginning of a sentence that the embedder cannot read whole; it is only for ranking."""
-    special = 2
-    while (n := embedder.count_tokens(text) + special) > embedder.max_tokens:
-        text = text[: min(len(text) - 1, len(text) * embedder.max_tokens // n)]
-    return text

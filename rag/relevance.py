@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from rag.evidence import Reading
 from rag.language import share_of_identifiers
 from rag.ports import Embedder
 
@@ -50,6 +51,13 @@ _LEAST_SEPARATION, _FULL_SEPARATION = 1.0, 3.0
 # which the questions' author wrote as well, are left out: docs/evaluation.md has the figures.
 _BESIDE_VECTORS, _ALONE = 0.25, 0.28
 
+# Below the one no passage speaks of what is asked, from the other on one does; between them it is read.
+_HOPELESS, _CLEAR = 0.45, 1.1
+_HOPELESS_WORDS, _CLEAR_WORDS = 0.15, 0.8
+# What a close reading must come to, and what words count in it. `python -m bench.questions.fit` finds them.
+_WORDS_BESIDE_SENTENCE, _LEAST_READ = 0.68, 0.9
+_INFORMATION, _LEAST_INFORMED = 0.0162, 0.59
+
 
 @dataclass(frozen=True, slots=True)
 class Nearness:
@@ -86,6 +94,23 @@ class Nearness:
         """
         words = self.trust * _BESIDE_VECTORS + (1 - self.trust) * _ALONE if with_words else 0.0
         return self.trust * self.of(self.floor) + words
+
+    def seems(self, score: float) -> bool | None:
+        """Tell by the best passage's score whether a question is answered; None: only reading tells."""
+        if score >= self._between(_CLEAR, _CLEAR_WORDS):
+            return True
+        return None if score > self._between(_HOPELESS, _HOPELESS_WORDS) else False
+
+    def proves(self, reading: Reading) -> bool:
+        """Tell whether passages that were read speak of what is asked."""
+        near = self.of(reading.sentence) + _WORDS_BESIDE_SENTENCE * reading.words - _LEAST_READ
+        said = reading.words - _ALONE
+        if reading.information is not None:
+            said = reading.words + _INFORMATION * reading.information - _LEAST_INFORMED
+        return self._between(near, said) >= 0
+
+    def _between(self, trusted: float, words: float) -> float:
+        return self.trust * trusted + (1 - self.trust) * words
 
     def for_question(self, question: str) -> "Nearness":
         """Trust the embedder less where a question names identifiers, which it cannot read."""

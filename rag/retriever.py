@@ -7,8 +7,12 @@ from itertools import pairwise
 from threading import Lock
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from engine.errors import ContextTooLong
 from ingest.values import Chunk, embedding_text
+from rag.evidence import Reading, nearest_sentence, shared_information
 from rag.language import is_chinese
 from rag.ports import Embedder, Library, Reranker
 from rag.relevance import UNKNOWN, Calibration, Nearness, calibrate
@@ -18,6 +22,8 @@ Side = Literal["both", "words", "meaning"]
 
 # What is clearly worse than the best is left out.
 _LEAST_OF_BEST = 0.5
+# Passages that are read closely where it is not clear whether any speaks of what is asked.
+_READ_FOR_MEANING, _READ_FOR_WORDS = 3, 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +44,20 @@ class Passage:
     text: str
     score: float
     similarity: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ranked:
+    """What a search found, best first: chunk, score, cosine; and what the scores were made of.
+
+    language: what cosines mean in the question's; nearness: the same for this question.
+    """
+
+    found: list[tuple[Chunk, float, float]]
+    evidence: Mapping[int, float]
+    vector: NDArray[np.float32] | None
+    language: Nearness
+    nearness: Nearness
 
 
 def fuse(
@@ -102,6 +122,10 @@ class Retriever:
                 return _merge(self._reranked(query, found, limit))
             n_candidates *= 4
 
+    def read(self, query: str) -> Reading:
+        """Read closely what is best for a question, relevant or not."""
+        return self._read(query, self._ranked(query, None, self._candidates, None, "both"))
+
     def _search(
         self,
         query: str,
@@ -110,26 +134,56 @@ class Retriever:
         accepts: Callable[[str], bool] | None,
         side: Side,
     ) -> list[tuple[Chunk, float, float]]:
-        nearness = UNKNOWN
-        if side != "words":
-            nearness = self._calibration().of(chinese=is_chinese(query)).for_question(query)
-        least = nearness.least(with_words=side != "meaning")
+        ranked = self._ranked(query, collections, n_candidates, accepts, side)
+        if not ranked.found:
+            return []
+        best, least = ranked.found[0][1], ranked.nearness.least(with_words=side != "meaning")
+        is_answered = best >= least if side == "meaning" else ranked.nearness.seems(best)
+        if is_answered is None:
+            is_answered = ranked.language.proves(self._read(query, ranked))
+        least = min(least, _LEAST_OF_BEST * best)
+        return [item for item in ranked.found if item[1] >= least] if is_answered else []
+
+    def _ranked(
+        self,
+        query: str,
+        collections: frozenset[str] | None,
+        n_candidates: int,
+        accepts: Callable[[str], bool] | None,
+        side: Side,
+    ) -> _Ranked:
+        language = UNKNOWN if side == "words" else self._calibration().of(chinese=is_chinese(query))
+        nearness = language.for_question(query)
         evidence: dict[int, float] = {}
         if side != "meaning":
             lexical = self.library.search_lexical(query, limit=n_candidates, collections=collections)
             evidence = {hit.chunk_id: hit.score for hit in lexical}
-        cosines = self._cosines(query, collections, n_candidates, evidence) if nearness.trust else {}
-        ranked = fuse(cosines, evidence, nearness)
-        chunks = {chunk.id: chunk for chunk in self.library.chunks([chunk_id for chunk_id, _ in ranked])}
-        found: list[tuple[Chunk, float, float]] = []
-        for chunk_id, score in ranked:
-            chunk = chunks.get(chunk_id)  # it may have gone between the search and now
-            near = cosines.get(chunk_id, 0.0)
-            if chunk is None or (accepts is not None and not accepts(chunk.path)):
-                continue
-            if score >= least or (found and score >= _LEAST_OF_BEST * found[0][1]):
-                found.append((chunk, score, near))
-        return found
+        vector = self._vector(query) if nearness.trust else None
+        cosines = self._cosines(vector, collections, n_candidates, evidence)
+        scores = fuse(cosines, evidence, nearness)
+        chunks = {chunk.id: chunk for chunk in self.library.chunks([chunk_id for chunk_id, _ in scores])}
+        found = [
+            (chunks[chunk_id], score, cosines.get(chunk_id, 0.0))
+            for chunk_id, score in scores
+            # It may have gone between the search and now.
+            if chunk_id in chunks and (accepts is None or accepts(chunks[chunk_id].path))
+        ]
+        return _Ranked(found, evidence, vector, language, nearness)
+
+    def _read(self, query: str, ranked: _Ranked) -> Reading:
+        chunks = [chunk for chunk, *_ in ranked.found]
+        sentence, information = 0.0, None
+        if ranked.language.trust and self.embedder is not None:
+            vector = self._vector(query) if ranked.vector is None else ranked.vector
+            texts = [chunk.text for chunk in chunks[:_READ_FOR_MEANING]]
+            sentence = nearest_sentence(vector, texts, self.embedder) if vector is not None else 0.0
+        if ranked.language.trust < 1 and is_chinese(query):
+            read = chunks[:_READ_FOR_WORDS]
+            information = shared_information(
+                query, [" ".join((c.path, *c.heading_path, c.text)) for c in read]
+            )
+        said = max((ranked.evidence.get(chunk.id, 0.0) for chunk in chunks), default=0.0)
+        return Reading(said, sentence, information)
 
     def _reranked(
         self, query: str, found: list[tuple[Chunk, float, float]], limit: int
@@ -158,17 +212,22 @@ class Retriever:
         """Tell whether there is nothing to search."""
         return self.library.is_empty(collections)
 
+    def _vector(self, query: str) -> NDArray[np.float32] | None:
+        if self.embedder is None:
+            return None
+        vector: NDArray[np.float32] = self.embedder.embed([_shorten(query, self.embedder)], kind="query")[0]
+        return vector
+
     def _cosines(
         self,
-        query: str,
+        vector: NDArray[np.float32] | None,
         collections: frozenset[str] | None,
         limit: int,
         others: Mapping[int, float],
     ) -> dict[int, float]:
         """Give the cosine of the nearest chunks, and of `others`, with the query."""
-        if self.embedder is None:
+        if vector is None:
             return {}
-        vector = self.embedder.embed([_shorten(query, self.embedder)], kind="query")[0]
         hits = self.library.search_dense(vector, limit=limit, collections=collections)
         cosines = {hit.chunk_id: hit.score for hit in hits}
         missing = [chunk_id for chunk_id in others if chunk_id not in cosines]

@@ -4,8 +4,9 @@
     # Title                     headings, paragraphs, `- ` lists, `| a | b |` tables, as in Markdown
     ? fact | question | what the passage that answers holds
     ? follow-up | first question >> second >> the one that is asked | what the passage holds
+    ? near | a question about the same things that neither it nor another document answers
     === none
-    ? none | a question that no document answers
+    ? absent | a question about other things; "near" here as well: about something alike
 
 All of it was written for this purpose; names and figures are invented.
 """
@@ -65,7 +66,7 @@ def read(language: str) -> tuple[list[Source], list[Asked]]:
             sources.append(Source(path, body))
         for place, line in enumerate(questions.strip().split("\n")):
             half = _HALVES[(place if path == "none" else number) % 2]
-            asked.append(_asked(line.removeprefix("? "), "" if path == "none" else path, half))
+            asked.append(_asked(line.removeprefix("? "), path, half))
     return sources, asked
 
 
@@ -73,4 +74,4 @@ def _asked(line: str, path: str, half: Half) -> Asked:
     kind, _, rest = line.partition(" | ")
     turns, _, gold = rest.partition(" | ")
     *history, question = turns.split(" >> ")
-    return Asked(kind, question, tuple(history), path, gold, half)
+    return Asked(kind, question, tuple(history), path if gold else "", gold, half)
