@@ -188,9 +188,10 @@ class Passes:
                     self.progress, self._pending = None, {}
             if not self.stopping.is_set():
                 self._remove(plan, claimed, unsettled, report)
-                # What is in the record needs its pages no more; what failed goes on from them.
+                # What is in the record needs its pages no more; what failed goes on from them, if need be
+                # after `quarry retry`.
                 known = self._record.known_files()
-                self._pages.keep_only(old.sha256 for old in known.values() if old.state == "failed")
+                self._pages.keep_only(old.sha256 for old in known.values() if old.state != "indexed")
             index.apply()
             if report.added or report.changed or report.removed:
                 self._drop_unused()

@@ -13,13 +13,14 @@ from ingest.partition.limits import check_archive
 
 if TYPE_CHECKING:
     from ingest.partition.limits import Limits
+    from ingest.partition.page_log import PageLog
     from ingest.values import Element
 
 _UTF8_NAME = 0x800
 _ENCRYPTED = 0x1
 
 
-def read_zip(file: IO[bytes], limits: Limits) -> list[Element]:
+def read_zip(file: IO[bytes], limits: Limits, pages: PageLog) -> list[Element]:
     """Read the members of an archive, archives inside of it too, as far as the limits go.
 
     One document, so that it comes, moves and goes as the one file it is. Members that cannot be read are
@@ -28,7 +29,7 @@ def read_zip(file: IO[bytes], limits: Limits) -> list[Element]:
     if limits.archive_depth < 1:
         raise LimitExceeded("an archive in an archive in an archive is not opened")
     check_archive(file, limits)
-    parts = Parts(limits, "archive")
+    parts = Parts(limits, pages, "archive")
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             name = _name(entry)

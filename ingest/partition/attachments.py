@@ -15,13 +15,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ingest.partition.limits import Limits
+    from ingest.partition.page_log import PageLog
+
+    _Read = Callable[[Limits, PageLog], list[Element]]
 
 
 class Parts:
     """Read the files that one file holds, as far as the limits go; those unread are named at the end."""
 
-    def __init__(self, limits: Limits, container: str) -> None:
-        """Prepare; container: what the file is called in what is said to the user."""
+    def __init__(self, limits: Limits, pages: PageLog, container: str) -> None:
+        """Prepare. pages: of the container; container: what it is called in what is said to the user."""
+        self._pages = pages
+        self._n_parts = 0
         self._limits = limits
         self._container = container
         self._left = limits.archive_bytes
@@ -39,10 +44,10 @@ class Parts:
         if not formats.supported(suffix):
             self.refuse(name, formats.no_reader(suffix))
             return
-        self.add_read(name, lambda limits: formats.read(io.BytesIO(data), suffix, limits))
+        self.add_read(name, lambda limits, pages: formats.read(io.BytesIO(data), suffix, limits, pages))
 
-    def add_read(self, name: str, read: Callable[[Limits], list[Element]]) -> None:
-        """Read what has no bytes of its own; read: gets the limits that are left to it."""
+    def add_read(self, name: str, read: _Read) -> None:
+        """Read what has no bytes of its own; read: gets the limits that are left to it, and its pages."""
         try:
             self._elements += self._read(name, read)
         except PartitionError as error:
@@ -68,13 +73,14 @@ class Parts:
             return f"none of its {len(self._unread)} files can be read: {self._unread[0]}"
         return None
 
-    def _read(self, name: str, read: Callable[[Limits], list[Element]]) -> list[Element]:
+    def _read(self, name: str, read: _Read) -> list[Element]:
         depth = self._limits.archive_depth - 1
         if depth < 0:
             raise LimitExceeded(f"a file in {self._container}s in one another is not opened")
         inner = dataclasses.replace(self._limits, archive_depth=depth, archive_bytes=max(self._left, 0))
+        self._n_parts += 1
         try:
-            found = read(inner)
+            found = read(inner, self._pages.inside(self._n_parts))
         except (PartitionError, MemoryError, RecursionError):
             raise
         except Exception as error:

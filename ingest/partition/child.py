@@ -59,7 +59,7 @@ def _page_log(channel: socket.socket, descriptor: int, limits: Limits) -> PageLo
     with os.fdopen(descriptor, "r", encoding="utf-8") as file:
         known = parse(file.read())
 
-    def tell(page: int, lines: PageLines, slow: bool) -> None:
+    def tell(page: str, lines: PageLines, slow: bool) -> None:
         _answer(channel, {"page": page, "lines": lines, "slow": slow})
         if slow:
             sandbox.allow_cpu(limits)

@@ -11,19 +11,19 @@ from typing import IO, TYPE_CHECKING
 from ingest.errors import LimitExceeded, PartitionError, UnsupportedFormat
 from ingest.partition import ocr, old_office, source_code
 from ingest.partition.articles import with_articles
+from ingest.partition.page_log import PageLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ingest.partition.limits import Limits
-    from ingest.partition.page_log import PageLog
     from ingest.values import Element
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 _PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".webp")
-# Their readers keep what is read page by page.
-_PAGED = {".pdf", *_PICTURES}
+# Their readers keep what is read page by page, in files inside of them too.
+_PAGED = {".pdf", *_PICTURES, ".zip", ".eml", ".msg"}
 
 # suffix -> module, function; the module is imported when the first such file comes
 READERS: dict[str, tuple[str, str]] = {
@@ -114,7 +114,7 @@ def read(file: IO[bytes], suffix: str, limits: Limits, pages: PageLog | None = N
         importlib.import_module(f"ingest.partition.{module}"), function
     )
     try:
-        paged = () if pages is None or suffix.lower() not in _PAGED else (pages,)
+        paged = (pages or PageLog.forgetful(),) if suffix.lower() in _PAGED else ()
         elements = with_articles(reader(file, limits, *paged))
     except zipfile.BadZipFile as error:
         raise PartitionError(f"damaged, or not a {suffix} file: {error}") from error

@@ -16,11 +16,12 @@ from ingest.values import Element
 
 if TYPE_CHECKING:
     from ingest.partition.limits import Limits
+    from ingest.partition.page_log import PageLog
 
 _HEADERS = ("From", "To", "Cc", "Date")
 
 
-def read_mail(file: IO[bytes], limits: Limits) -> list[Element]:
+def read_mail(file: IO[bytes], limits: Limits, pages: PageLog) -> list[Element]:
     """Read a message: its subject as the heading, who and when, then the body, then each attachment."""
     message = email.message_from_bytes(file.read(limits.file_bytes), policy=email.policy.default)
     if not isinstance(message, EmailMessage):  # the default policy makes these
@@ -32,7 +33,7 @@ def read_mail(file: IO[bytes], limits: Limits) -> list[Element]:
     body = message.get_body(preferencelist=("plain", "html"))
     if body is not None:
         elements += _body(body, limits)
-    parts = Parts(limits, "message")
+    parts = Parts(limits, pages, "message")
     for part in _attached(message, body):
         if part.get_content_type() == "message/rfc822":
             inner = part.get_content()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import olefile  # type: ignore[import-untyped] # it has no stubs
 
     from ingest.partition.limits import Limits
+    from ingest.partition.page_log import PageLog
 
 _SUBJECT, _HEADERS, _BODY, _HTML, _RTF = 0x0037, 0x007D, 0x1000, 0x1013, 0x1009
 _SENT, _DELIVERED, _CODEPAGE, _BODY_CODEPAGE = 0x0039, 0x0E06, 0x3FFD, 0x3FDE
@@ -45,14 +46,14 @@ _RTF_BEFORE = (
 _RTF_WINDOW = 4096
 
 
-def read_outlook(file: IO[bytes], limits: Limits) -> list[Element]:
+def read_outlook(file: IO[bytes], limits: Limits, pages: PageLog) -> list[Element]:
     """Read a message: its subject as the heading, who and when, its body, then each attachment."""
     import olefile
 
     with olefile.OleFileIO(io.BytesIO(file.read(limits.file_bytes))) as ole:
         if not ole.exists("__properties_version1.0"):
             raise PartitionError("holds no message of Outlook")
-        return _message(_Properties(ole, (), _FILE_HEADER), limits)
+        return _message(_Properties(ole, (), _FILE_HEADER), limits, pages)
 
 
 class _Properties:
@@ -129,14 +130,14 @@ class _Properties:
         return data
 
 
-def _message(message: _Properties, limits: Limits) -> list[Element]:
+def _message(message: _Properties, limits: Limits, pages: PageLog) -> list[Element]:
     subject = " ".join(message.text(_SUBJECT).split())
     elements = [Element("Title", subject, level=0)] if subject else []
     if facts := _facts(message):
         elements.append(Element("FormKeysValues", "\n".join(facts)))
     html = _html(message)
     elements += _body(message, html, limits)
-    parts = Parts(limits, "message")
+    parts = Parts(limits, pages, "message")
     for attachment in message.below("__attach_version1.0_#", _PART_HEADER):
         name = " ".join(attachment.text(*_FILE_NAMES).split()) or "attachment"
         data = attachment.data(_DATA)

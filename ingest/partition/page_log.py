@@ -12,26 +12,47 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from ingest.partition.limits import Limits
+
 # Counted up whenever a page's lines come out differently.
-_VERSION = 1
+_VERSION = 2
 PageLines = list[tuple[str, float]]
 
 
 class PageLog:
     """What the reader's process knows of pages: those read before, and where to tell of further ones."""
 
-    def __init__(self, known: dict[int, PageLines], tell: Callable[[int, PageLines, bool], None]) -> None:
+    def __init__(self, known: dict[str, PageLines], tell: Callable[[str, PageLines, bool], None]) -> None:
         """Begin with pages read before."""
         self._known = known
         self._tell = tell
+        self._place = ""
+        self._whole = self
+        self._n_slow = 0
+
+    @classmethod
+    def forgetful(cls) -> PageLog:
+        """Know nothing and tell nobody."""
+        return cls({}, lambda *_: None)
+
+    def inside(self, part: int) -> PageLog:
+        """Return the log of a file inside of this one, which stands there as the part of this number."""
+        log = PageLog(self._known, self._tell)
+        log._place, log._whole = f"{self._place}{part}/", self._whole
+        return log
 
     def get(self, page: int) -> PageLines | None:
         """Return the lines of a page that was read before."""
-        return self._known.get(page)
+        return self._known.get(f"{self._place}{page}")
 
     def put(self, page: int, lines: PageLines, *, slow: bool) -> None:
         """Tell that a page is read; slow: it took OCR, and the next one may take as long."""
-        self._tell(page, lines, slow)
+        self._whole._n_slow += slow
+        self._tell(f"{self._place}{page}", lines, slow)
+
+    def has_room(self, limits: Limits) -> bool:
+        """Tell whether one more page may be read by OCR, of the file and all that is inside of it."""
+        return self._whole._n_slow < limits.ocr_pages
 
 
 class PageStore:
@@ -45,7 +66,7 @@ class PageStore:
         """Return where the pages of a content are kept."""
         return self._folder / f"{sha256.hex()}.{_VERSION}.jsonl"
 
-    def append(self, sha256: bytes, page: int, lines: list[Any]) -> None:
+    def append(self, sha256: bytes, page: str, lines: list[Any]) -> None:
         """Keep a page; what is written survives the end of this process."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with self.path(sha256).open("a", encoding="utf-8") as file:
@@ -62,13 +83,13 @@ class PageStore:
                 file.unlink(missing_ok=True)
 
 
-def parse(text: str) -> dict[int, PageLines]:
+def parse(text: str) -> dict[str, PageLines]:
     """Read a file of pages; a last line that was cut off by a kill is left out."""
-    pages: dict[int, PageLines] = {}
+    pages: dict[str, PageLines] = {}
     for line in filter(None, text.split("\n")):
         try:
             page, lines = json.loads(line)
-            pages[int(page)] = [(str(words), float(size)) for words, size in lines]
+            pages[str(page)] = [(str(words), float(size)) for words, size in lines]
         except (ValueError, TypeError):
             # Half a line, or a disk that was full: that page is read again.
             continue

@@ -48,7 +48,7 @@ class PageLine:
     number: int
 
 
-def read_pdf(file: IO[bytes], limits: Limits, pages: PageLog | None = None) -> list[Element]:
+def read_pdf(file: IO[bytes], limits: Limits, pages: PageLog) -> list[Element]:
     """Read the text layer, page by page, or the picture of a page that has none and OCR is installed.
 
     Headings are lines in a clearly larger type; places are the lines of a page. Pages that `pages` knows are
@@ -92,12 +92,11 @@ def read_pdf(file: IO[bytes], limits: Limits, pages: PageLog | None = None) -> l
 class _Reader:
     """Read one document's pages; those without readable text are noted."""
 
-    def __init__(self, document: pypdfium2.PdfDocument, limits: Limits, pages: PageLog | None) -> None:
+    def __init__(self, document: pypdfium2.PdfDocument, limits: Limits, pages: PageLog) -> None:
         self._document = document
         self._limits = limits
         self._pages = pages
         self._can_ocr = ocr.engine_name() is not None
-        self._n_ocr = 0
         self.garbled: list[int] = []
         self.pictures: list[int] = []
 
@@ -106,7 +105,7 @@ class _Reader:
         n_characters = 0
         n_pages = len(self._document)
         for number in range(1, n_pages + 1):
-            read = self._pages.get(number) if self._pages is not None else None
+            read = self._pages.get(number)
             if read is None:
                 read = self._page(number, n_pages)
             n_characters += sum(len(text) for text, _ in read)
@@ -123,9 +122,8 @@ class _Reader:
         except _GarbledPage:
             read = None
         is_picture = read is not None and _is_picture(page, sum(len(text) for text, _ in read))
-        slow = (read is None or is_picture) and self._can_ocr and self._n_ocr < self._limits.ocr_pages
+        slow = (read is None or is_picture) and self._can_ocr and self._pages.has_room(self._limits)
         if slow:
-            self._n_ocr += 1
             read = _ocr_lines(page, self._limits)
         elif read is None:
             self.garbled.append(number)
@@ -133,7 +131,7 @@ class _Reader:
         elif is_picture:
             self.pictures.append(number)
             return read
-        if self._pages is not None and (slow or n_pages >= _LONG):
+        if slow or n_pages >= _LONG:
             self._pages.put(number, read, slow=slow)
         page.close()
         return read

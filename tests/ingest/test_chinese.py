@@ -13,6 +13,7 @@ from ingest.lexical_index import LexicalIndex
 from ingest.partition import formats
 from ingest.partition.articles import with_articles
 from ingest.partition.limits import Limits
+from ingest.partition.page_log import PageLog
 from ingest.partition.pdf import _closed_up, _is_garbled, read_pdf
 from ingest.values import Element
 from ingest.words import words
@@ -109,8 +110,8 @@ def test_pdf_whose_fonts_draw_unknown_characters_is_refused_with_the_reason(
     glyphs = "\\001\\003\\004\\005\\006\\016\\017"
     readable = [(11, "Trains are preferred to planes.")]
     with pytest.raises(PartitionError, match="not readable on 1 of 1 pages"):
-        read_pdf(io.BytesIO(pdf([(11, glyphs)])), Limits())
-    elements = read_pdf(io.BytesIO(pdf(readable, readable, [(11, glyphs)])), Limits())
+        read_pdf(io.BytesIO(pdf([(11, glyphs)])), Limits(), PageLog.forgetful())
+    elements = read_pdf(io.BytesIO(pdf(readable, readable, [(11, glyphs)])), Limits(), PageLog.forgetful())
     assert [(e.text, e.page) for e in elements][1:] == [
         ("Trains are preferred to planes.", 2),
         ("[The text of page 3 is not readable.]", 3),

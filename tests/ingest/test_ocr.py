@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from email.message import EmailMessage
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +20,14 @@ from ingest.partition import formats, ocr
 from ingest.partition.limits import Limits
 from ingest.partition.page_log import PageStore, parse
 from ingest.partition.partitioner import Partitioner
-from tests.ingest.test_partition import pdf, read
+from tests.ingest.test_partition import archive, pdf, read
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from PIL import Image
+
+    from tests.ingest.conftest import Place
 
 FONT = Path("/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc")
 LINES = [
@@ -89,7 +92,45 @@ def test_only_pages_without_text_are_read_by_ocr(tmp_path: Path) -> None:
     assert "Trains are preferred" in text
     assert LINES[0] in text
     # What took long is kept, and that is the second page alone.
-    assert list(parse(store.path(sha256).read_text())) == [2]
+    assert list(parse(store.path(sha256).read_text())) == ["2"]
+
+
+def in_a_zip(scan: bytes) -> tuple[str, bytes]:
+    return "a.zip", archive({"notes.txt": "Some words.", "scans/a.pdf": scan})
+
+
+def in_a_message(scan: bytes) -> tuple[str, bytes]:
+    message = EmailMessage()
+    message["Subject"] = "Scan"
+    message.set_content("See the scan.")
+    message.add_attachment(
+        archive({"a.pdf": scan}), maintype="application", subtype="zip", filename="scans.zip"
+    )
+    return "a.eml", message.as_bytes()
+
+
+@needs_ocr
+@pytest.mark.parametrize(
+    ("container", "key"),
+    [pytest.param(in_a_zip, "2/1", id="zip"), pytest.param(in_a_message, "1/1/1", id="zip-in-a-message")],
+)
+def test_scan_inside_of_a_file_is_read_once(
+    tmp_path: Path, container: Callable[[bytes], tuple[str, bytes]], key: str
+) -> None:
+    name, content = container(saved(picture(), "PDF"))
+    (tmp_path / name).write_bytes(content)
+    store = PageStore(tmp_path / "pages")
+    sha256 = hashlib.sha256(content).digest()
+    texts = []
+    for _ in range(2):
+        with Partitioner(count_tokens=words, pages=store) as partitioner:
+            descriptor = os.open(tmp_path / name, os.O_RDONLY)
+            cut = partitioner.cut(descriptor, path=name, budget=100, limit=100, sha256=sha256)
+            texts.append(" ".join(chunk.text for chunk in cut.chunks))
+    assert LINES[0] in texts[0]
+    assert texts[0] == texts[1]
+    # Told once: the second time, nothing was read by OCR.
+    assert store.path(sha256).read_text().count(f'"{key}"') == 1
 
 
 @pytest.mark.skipif(ocr.engine_name() is not None, reason="says what is missing where it is missing")
@@ -141,9 +182,13 @@ READER = textwrap.dedent(
 )
 
 
-def test_killed_in_a_long_pdf_it_goes_on_after_the_last_page(tmp_path: Path) -> None:
-    path, pages = tmp_path / "long.pdf", tmp_path / "pages"
-    path.write_bytes(long_pdf())
+@pytest.mark.parametrize(
+    ("name", "place"), [pytest.param("a.pdf", "", id="pdf"), pytest.param("a.zip", "2/", id="in-a-zip")]
+)
+def test_killed_in_a_long_pdf_it_goes_on_after_the_last_page(tmp_path: Path, name: str, place: str) -> None:
+    path, pages = tmp_path / name, tmp_path / "pages"
+    inner = {"first.md": "# Before it", "long.pdf": long_pdf()}
+    path.write_bytes(archive(inner) if place else long_pdf())
     sha256 = hashlib.sha256(path.read_bytes()).digest()
     command = [sys.executable, "-c", READER, str(path), str(pages)]
     kept = PageStore(pages).path(sha256)
@@ -158,7 +203,7 @@ def test_killed_in_a_long_pdf_it_goes_on_after_the_last_page(tmp_path: Path) -> 
     assert 100 <= len(before) < 500
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True)
     after = kept.read_text()
-    assert sorted(parse(after)) == list(range(1, 501))
+    assert set(parse(after)) == {f"{place}{n}" for n in range(1, 501)}
     # No page was read twice.
     numbers = [line.partition(",")[0] for line in after.split("\n") if line.endswith("]]]")]
     assert len(numbers) == len(set(numbers)) == 500
@@ -168,13 +213,33 @@ def test_killed_in_a_long_pdf_it_goes_on_after_the_last_page(tmp_path: Path) -> 
 
 
 def test_half_a_line_is_a_page_not_read() -> None:
-    assert parse('\n[1, [["a", 11.0]]]\n[2, [["b"') == {1: [("a", 11.0)]}
-    assert parse('\n[1, [["a", 11.0]]]\n[2, [["b"\n[4, []]') == {1: [("a", 11.0)], 4: []}
+    assert parse('\n["1", [["a", 11.0]]]\n["2", [["b"') == {"1": [("a", 11.0)]}
+    assert parse('\n["1", [["a", 11.0]]]\n["2", [["b"\n["4", []]') == {"1": [("a", 11.0)], "4": []}
+
+
+def test_pages_of_what_was_set_aside_stay_until_it_is_read_or_gone(place: Place) -> None:
+    """The last page breaks the reader: after `quarry retry`, the others are not read again."""
+    content = long_pdf()
+    place.write("a.pdf", content)
+    library = place.open(limits=Limits(text_characters=400_000))
+    kept = PageStore(place.data / "reading").path(hashlib.sha256(content).digest())
+    library.reconcile()
+    (document,) = library.documents()
+    assert document.state == "quarantined"
+    before = len(parse(kept.read_text()))
+    assert before > 100
+    assert library.retry("a.pdf") == ["a.pdf"]
+    library.reconcile()
+    lines = [line for line in kept.read_text().split("\n") if line]
+    assert len(lines) == len(set(lines)) == before
+    (place.documents / "a.pdf").unlink()
+    library.reconcile()
+    assert not kept.exists()
 
 
 def test_pages_of_what_is_in_the_record_are_gone(tmp_path: Path) -> None:
     store = PageStore(tmp_path / "pages")
-    store.append(b"a" * 32, 1, [["x", 1.0]])
-    store.append(b"b" * 32, 1, [["y", 1.0]])
+    store.append(b"a" * 32, "1", [["x", 1.0]])
+    store.append(b"b" * 32, "1", [["y", 1.0]])
     store.keep_only([b"b" * 32])
     assert [file.name for file in (tmp_path / "pages").iterdir()] == [store.path(b"b" * 32).name]
