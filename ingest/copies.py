@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from ingest import values
+
 if TYPE_CHECKING:
     import sqlite3
 
@@ -74,3 +76,20 @@ def queue(writer: sqlite3.Connection, chunk_id: int, collection_id: int, operati
         "INSERT INTO index_queue (chunk_id, collection_id, operation) VALUES (?, ?, ?)",
         (chunk_id, collection_id, operation),
     )
+
+
+def rehash(writer: sqlite3.Connection) -> None:
+    """Hash the words of all chunks anew, and let in what is a copy no more."""
+    rows = writer.execute("SELECT id, text FROM chunks WHERE words_hash IS NOT NULL").fetchall()
+    writer.executemany(
+        "UPDATE chunks SET words_hash = ? WHERE id = ?",
+        ((values.words_hash(text), chunk_id) for chunk_id, text in rows),
+    )
+    left_out = writer.execute(
+        "SELECT c.id, d.collection_id, d.id, c.words_hash FROM chunks c"
+        " JOIN versions v ON v.id = c.version_id JOIN documents d ON d.id = v.document_id"
+        " WHERE NOT c.indexed AND c.words_hash IS NOT NULL ORDER BY c.id"
+    ).fetchall()
+    for chunk_id, collection_id, document_id, hashed in left_out:
+        if is_wanted(writer, collection_id, document_id, hashed):
+            put_in(writer, collection_id, chunk_id)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from ingest.copies import rehash
 from ingest.errors import RecordTooNew
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable
 
 # Every row of `chunks` is visible: a version's chunks come and go in one transaction, so no reader needs
 # a flag. AUTOINCREMENT: an id left behind in a derived index must never name another chunk later.
 # `index_queue` is what the derived indexes still have to do, written in the same transaction.
-MIGRATIONS: tuple[str, ...] = (
+MIGRATIONS: tuple[str | Callable[[sqlite3.Connection], None], ...] = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE collections (id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE);
@@ -83,6 +85,8 @@ MIGRATIONS: tuple[str, ...] = (
     """
     ALTER TABLE chunks ADD COLUMN place TEXT;
     """,
+    # words_hash told 3.5 from 35 no more than "a-b" from "ab".
+    rehash,
 )
 
 
@@ -96,8 +100,18 @@ def migrate(connection: sqlite3.Connection) -> None:
         raise RecordTooNew(
             f"the record has schema {version}; this Quarry knows up to {len(MIGRATIONS)}: use a newer one"
         )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+    for number, step in enumerate(MIGRATIONS[version:], start=version + 1):
+        if isinstance(step, str):
+            connection.executescript(f"BEGIN IMMEDIATE;\n{step}\nPRAGMA user_version = {number};\nCOMMIT;")
+            continue
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            step(connection)
+            connection.execute(f"PRAGMA user_version = {number}")
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
     connection.execute(
         "INSERT OR IGNORE INTO meta (key, value) VALUES ('library_id', ?)", (uuid.uuid4().hex[:12],)
     )

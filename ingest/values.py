@@ -7,6 +7,11 @@ import unicodedata
 from dataclasses import dataclass
 from typing import Literal
 
+_SIGNS = frozenset("%‰#@&")
+# Currencies, mathematics, other symbols; what makes one letter of two.
+_SAID = frozenset({"Sc", "Sm", "So", "Mn", "Mc"})
+_WIDE = "\u2e80"
+
 DocumentState = Literal["indexed", "failed", "quarantined"]
 
 
@@ -79,9 +84,39 @@ class ChunkDraft:
 
     @property
     def words_hash(self) -> bytes | None:
-        """Equal for texts that say the same words, whatever their case, width and marks; None without any."""
-        words = "".join(c for c in unicodedata.normalize("NFKC", self.text).casefold() if c.isalnum())
-        return hashlib.sha256(words.encode("utf-8", "ignore")).digest()[:16] if words else None
+        """Equal for texts that say the same words and numbers; None without any."""
+        return words_hash(self.text)
+
+
+def words_hash(text: str) -> bytes | None:
+    """Hash what a text says, whatever its case, width, blanks and marks; None where it says nothing.
+
+    Numbers keep what stands in them, and signs are said: 3.5 % is neither 35 % nor 3.5 nor -3.5 %.
+    """
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    words: list[str] = []
+    is_apart = False
+    for place, character in enumerate(plain):
+        if not character.isalnum() and not _is_said(plain, place):
+            is_apart = True
+            continue
+        # Blanks between Chinese characters come from how a page was set.
+        if is_apart and words and words[-1] < _WIDE and character < _WIDE:
+            words.append(" ")
+        words.append(character)
+        is_apart = False
+    return hashlib.sha256("".join(words).encode("utf-8", "ignore")).digest()[:16] if words else None
+
+
+def _is_said(text: str, place: int) -> bool:
+    """Tell a mark that means something: a sign, a currency, part of a word or of a number."""
+    character = text[place]
+    if character in _SIGNS or unicodedata.category(character) in _SAID:
+        return True
+    if character.isspace() or not text[place + 1 : place + 2].isdigit():
+        return False
+    before = text[place - 1] if place else " "
+    return before.isdigit() or (character == "-" and not before.isalnum())
 
 
 def embedding_text(heading_path: tuple[str, ...], text: str) -> str:

@@ -7,7 +7,7 @@ import itertools
 import re
 import statistics
 import unicodedata
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
@@ -18,6 +18,8 @@ from ingest.partition.headings import is_heading
 from ingest.values import Element, Place
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import pypdfium2  # type: ignore[import-untyped] # it has no stubs
 
     from ingest.partition.limits import Limits
@@ -29,6 +31,9 @@ _ADJOINING = re.compile(rf"{_WIDE}(?={_WIDE})")
 # So many pages must have a line, and half of all, among their first or last lines.
 _MIN_REPEATED = 3
 _EDGE = 2
+_EDGE_NUMBERS = 8
+_ONLY_NUMBER = re.compile(r"[\W_]*(?:page|p|第|页|頁|第页|第頁)?[\W_]*", re.IGNORECASE)
+_NUMBER = re.compile(r"(?<!\d)[0-9]{1,5}(?!\d)")
 # Pages of a shorter document are read again sooner than they are kept.
 _LONG = 50
 _LITTLE_TEXT = 30
@@ -169,31 +174,54 @@ def _ocr_lines(page: pypdfium2.PdfPage, limits: Limits) -> PageLines:
 def _without_margins(lines: list[PageLine]) -> tuple[list[PageLine], list[PageLine]]:
     """Take out the lines that open or close most pages, page numbers aside; return the rest, and each once.
 
-    They interrupt sentences that go over a page, and would be found by everything that they say.
-    Other numbers than the page's own count: the sums at the feet of invoices are no footer.
+    Most: of all pages, or of the left or the right ones. They interrupt sentences that go over a page, and
+    would be found by everything that they say. Only a number that counts with the pages is a page number: the
+    sums at the feet of invoices are no footer.
     """
     pages = [list(group) for _, group in itertools.groupby(lines, key=lambda line: line.page)]
     if len(pages) < _MIN_REPEATED:
         return lines, []
-    edges = Counter(
-        key for page in pages for key in {_margin_key(line) for line in (*page[:_EDGE], *page[-_EDGE:])}
-    )
-    repeated = {key for key, n in edges.items() if n >= max(_MIN_REPEATED, len(pages) // 2)}
+    n_pages = pages[-1][0].page
+    on_pages: dict[str, set[int]] = defaultdict(set)
+    for page in pages:
+        for line in (*page[:_EDGE], *page[-_EDGE:]):
+            for key in _margin_keys(line, n_pages):
+                on_pages[key].add(line.page)
+    numbers = [page[0].page for page in pages]
+    repeated = {key for key, found in on_pages.items() if _is_most(found, numbers)}
     kept: list[PageLine] = []
     margins: dict[str, PageLine] = {}
     for page in pages:
         for n, line in enumerate(page):
-            key = _margin_key(line)
-            if key in repeated and not _EDGE <= n < len(page) - _EDGE:
-                margins.setdefault(key, line)
+            same = next((key for key in _margin_keys(line, n_pages) if key in repeated), None)
+            if same is not None and not _EDGE <= n < len(page) - _EDGE:
+                margins.setdefault(same, line)
             else:
                 kept.append(line)
     return (kept, list(margins.values())) if kept else (lines, [])
 
 
-def _margin_key(line: PageLine) -> str:
-    # Once: the last page says "8 of 8".
-    return re.sub(rf"(?<!\d){line.page}(?!\d)", "#", line.text, count=1)
+def _is_most(found: set[int], pages: list[int]) -> bool:
+    if len(found) < _MIN_REPEATED:
+        return False
+    sides = ([page for page in pages if page % 2 == side] for side in (0, 1))
+    return 2 * len(found) >= len(pages) or any(
+        3 * len(found.intersection(side)) >= 2 * len(side) for side in sides if side
+    )
+
+
+def _margin_keys(line: PageLine, n_pages: int) -> Iterator[str]:
+    """Yield what a line may have in common with those of other pages: itself, and it with a page number.
+
+    The number need not be the page's own: a cover is often not counted, and an offprint begins at 345; but
+    beyond the pages that there are, only a line that says nothing else is one. "Invoice 1001" counts, too.
+    One at a time: the last page says "8 of 8".
+    """
+    yield line.text
+    for number in itertools.islice(_NUMBER.finditer(line.text), _EDGE_NUMBERS):
+        before, after = line.text[: number.start()], line.text[number.end() :]
+        if 1 <= int(number[0]) <= n_pages or _ONLY_NUMBER.fullmatch(before + after):
+            yield f"{before}\x00{int(number[0]) - line.page}\x00{after}"
 
 
 def _page_lines(page: pypdfium2.PdfPage) -> PageLines:

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
 
 from ingest.copies import COPIES
+from ingest.partition.limits import Limits
+from ingest.partition.page_log import PageLog
+from ingest.partition.pdf import read_pdf
+from ingest.values import words_hash
 from tests.ingest.test_partition import pdf
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ingest.library import Library
     from tests.ingest.conftest import Place
 
@@ -132,6 +142,106 @@ def test_page_headers_and_footers_are_kept_and_not_searched(place: Place) -> Non
     library.reconcile()
     library.reindex()
     assert place.lexical(library, "confidential") == []
+
+
+@pytest.mark.parametrize(
+    "foot",
+    [
+        pytest.param(lambda n: f"Page {n - 1} of 7", id="cover-not-counted"),
+        pytest.param(lambda n: f"- {n + 344} -", id="offprint"),
+        pytest.param(lambda n: f"第 {n} 页 共 8 页", id="chinese"),
+        pytest.param(lambda n: f"ACME {n}" if n % 2 else f"{n} Handbook", id="left-and-right"),
+    ],
+)
+def test_footers_that_differ_in_the_page_number_are_not_searched(
+    place: Place, foot: Callable[[int], str]
+) -> None:
+    pages = [
+        [(11, f"Rule {n} is about {subject} and"), (11, f"goes on about {subject}."), (9, foot(n))]
+        for n, subject in enumerate(ABOUT, start=1)
+    ]
+    elements = read_pdf(io.BytesIO(pdf(*pages)), Limits(), PageLog.forgetful())
+    said = " ".join(e.text for e in elements if e.kind != "Header")
+    assert not any(foot(n) in said for n in range(2, len(ABOUT) + 1))
+    assert all(f"Rule {n} is about {subject}" in said for n, subject in enumerate(ABOUT, start=1))
+    assert any(e.kind == "Header" for e in elements)
+
+
+@pytest.mark.parametrize(
+    "first", [pytest.param(1000, id="thousands"), pytest.param(20, id="beyond-the-pages")]
+)
+def test_numbers_that_count_with_the_pages_and_name_something_are_searched(first: int) -> None:
+    pages = [
+        [(11, f"Invoice {first + n}"), (11, f"For {subject}."), (11, "Thank you for it.")]
+        for n, subject in enumerate(ABOUT, start=1)
+    ]
+    elements = read_pdf(io.BytesIO(pdf(*pages)), Limits(), PageLog.forgetful())
+    said = " ".join(e.text for e in elements if e.kind != "Header")
+    assert all(f"Invoice {first + n}" in said for n in range(1, len(ABOUT) + 1))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param("年利率为3.5%。", "年利率为35%。", id="decimal-point"),
+        pytest.param("A discount of 5% applies.", "A discount of 5 applies.", id="percent"),
+        pytest.param("The fee is $500.", "The fee is €500.", id="currency"),
+        pytest.param("Warmer than -5 degrees.", "Warmer than 5 degrees.", id="sign"),
+        pytest.param("温度 ≥ 30 时停用。", "温度 ≤ 30 时停用。", id="comparison"),
+        pytest.param("Due on 1/12 at noon.", "Due on 11/2 at noon.", id="date"),
+        pytest.param("It is now here.", "It is nowhere.", id="words"),
+    ],
+)
+def test_what_differs_in_a_number_or_a_sign_is_no_copy(one: str, other: str) -> None:
+    assert words_hash(one) != words_hash(other)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param("The fee is $500; no more.", "THE FEE IS $500 - no more", id="case-and-marks"),
+        pytest.param("年假 为 十五 天。", "年假为十五天", id="blanks-between-characters"),
+        pytest.param("ＡＢＣ　１２３", "abc 123", id="width"),
+        pytest.param("- first\n- second", "* first\n* second", id="bullets"),
+    ],
+)
+def test_what_differs_in_how_it_is_set_is_a_copy(one: str, other: str) -> None:
+    assert words_hash(one) == words_hash(other)
+
+
+def test_contracts_that_differ_in_a_number_are_all_found(place: Place) -> None:
+    text = "The tenant pays a deposit of {}% of the yearly rent before moving in; the landlord returns it."
+    rates = ["1.5", "15", "2.5", "25", "3.5", "35"]
+    for n, rate in enumerate(rates):
+        place.write(f"contract-{n}.md", f"# Deposit\n\n{text.format(rate)}")
+    library = place.open()
+    library.reconcile()
+    for n, rate in enumerate(rates):
+        assert place.lexical(library, f"deposit of {rate}%")[0].path == f"contract-{n}.md"
+    assert all(c.indexed for d in library.documents() for c in library.document_chunks(d.path))
+
+
+def test_an_older_record_lets_in_what_was_taken_for_a_copy(place: Place) -> None:
+    write(place)
+    for n, rate in enumerate(("1.5", "15", "150", "1,50", "1-50", "1:50")):
+        place.write(f"rates/{n}.md", f"The yearly rate of interest is {rate} in this contract.")
+    library = place.open()
+    library.reconcile()
+    place.close()
+    with closing(sqlite3.connect(place.data / "record.sqlite3")) as record:
+        # As the schema before had it: digits alone.
+        for chunk_id, text in record.execute("SELECT id, text FROM chunks").fetchall():
+            old = hashlib.sha256("".join(c for c in text.casefold() if c.isalnum()).encode()).digest()[:16]
+            record.execute("UPDATE chunks SET words_hash = ? WHERE id = ?", (old, chunk_id))
+        left_out = [row[0] for row in record.execute("SELECT id FROM chunks WHERE text LIKE '%rate of%'")][3:]
+        record.executemany("UPDATE chunks SET indexed = 0 WHERE id = ?", ((i,) for i in left_out))
+        record.execute("PRAGMA user_version = 3")
+        record.commit()
+    library = place.open()
+    assert all(c.indexed for n in range(6) for c in library.document_chunks(f"rates/{n}.md"))
+    assert len(holders(place, library)) == COPIES
+    assert library.check_indexes() is None
+    assert place.lexical(library, "rate of interest 1:50")[0].path == "rates/5.md"
 
 
 def test_sums_at_the_feet_of_pages_are_no_footer(place: Place) -> None:
