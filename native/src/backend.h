@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <exception>
 #include <initializer_list>
 #include <memory>
 #include <mutex>
@@ -158,6 +159,25 @@ class Backend {
         return measure_peaks(pool_, kernels_);
     }
 
+    bool is_observed() const { return observer_ != nullptr; }  // under the mutex
+
+    // Calls body(item, thread) for each item, one thread an item: for whole runs of a model, each on a
+    // backend of its own. What a call throws is thrown at the end.
+    template <class Body>
+    void each_apart(std::size_t n_items, const Body& body) {
+        std::vector<std::exception_ptr> thrown(n_threads());
+        pool_.parallel(n_items, [&](std::size_t item, std::size_t thread) {
+            try {
+                body(item, thread);
+            } catch (...) {
+                thrown[thread] = std::current_exception();
+            }
+        });
+        for (const auto& what : thrown) {
+            if (what != nullptr) std::rethrow_exception(what);
+        }
+    }
+
     Weight load(const GgufFile& file, const GgufTensor& tensor, RowOrder order = RowOrder::halves,
                 HeadShape heads = {1, 0});
     // As load(), with weights of F16 or BF16 rounded for speed: `fine` to bf16, else to 8 bits; where the
@@ -214,6 +234,12 @@ class Backend {
     void attention(const Buffer& queries, const Buffer& keys, const Buffer& values,
                    std::span<const SequenceRows> sequences, std::size_t n_query_heads, bool causal,
                    KvCache& cache, std::size_t layer, Buffer& out, const Scoring& scoring = {});
+
+    // Every row of a sequence sees all others of it, or those within scoring.reach; nothing is cached. Where
+    // rounding is coarse, inputs may be rounded to bf16.
+    void attention_within(const Buffer& queries, const Buffer& keys, const Buffer& values,
+                          std::span<const SequenceRows> sequences, std::size_t n_heads, Buffer& out,
+                          const Scoring& scoring, Rounding rounding);
 
     // Experts. Chooses the n_used of highest score for each row; softmax of the scores weighs them.
     void route(const Buffer& scores, std::size_t n, std::size_t n_used, bool normalize, float scale,

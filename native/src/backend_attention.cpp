@@ -105,4 +105,27 @@ void Backend::attention(const Buffer& queries, const Buffer& keys, const Buffer&
     });
 }
 
+void Backend::attention_within(const Buffer& queries, const Buffer& keys, const Buffer& values,
+                               std::span<const SequenceRows> sequences, std::size_t n_heads, Buffer& out,
+                               const Scoring& scoring, Rounding rounding) {
+    const WithinKernel& kernel =
+        rounding == Rounding::fine ? kernels_.attend_within : kernels_.attend_within_rounded;
+    const std::size_t width = queries.width();
+    const std::size_t dim = width / n_heads;
+    std::size_t longest = 0;
+    for (const auto& sequence : sequences) longest = std::max(longest, sequence.n_rows);
+    for (auto& scratch : scratch_) grow(scratch, kernel.scratch_bytes(longest, dim));
+    const float scale = scoring.scale > 0 ? scoring.scale : 1.0f / std::sqrt(static_cast<float>(dim));
+    pool_.parallel(sequences.size() * n_heads, [&](std::size_t index, std::size_t thread) {
+        const SequenceRows& sequence = sequences[index / n_heads];
+        const std::size_t head = index % n_heads;
+        const std::size_t row = sequence.first_row;
+        const std::size_t at = head * dim;
+        kernel.run({sequence.n_rows, dim, width, queries.row(row) + at, keys.row(row) + at,
+                    values.row(row) + at, out.row(row) + at, scale,
+                    scoring.slopes.empty() ? 0 : scoring.slopes[head], scoring.reach,
+                    scratch_[thread].data()});
+    });
+}
+
 }  // namespace quarry

@@ -372,6 +372,76 @@ struct Attention {
     std::vector<std::vector<BlockId>> blocks;
 };
 
+// Numbers that bf16 holds exactly.
+Rows short_rows(std::size_t n, std::size_t width, float largest, std::uint32_t seed) {
+    Rows rows = random_rows(n, width, largest, seed);
+    for (auto& row : rows) {
+        for (float& x : row) x = bf16_to_f32(f32_to_bf16(x));
+    }
+    return rows;
+}
+
+// A head's result for row t of the sequence of `n` rows from `first` on.
+std::vector<double> expected_within(const Rows& q, const Rows& k, const Rows& v, std::size_t first,
+                                    std::size_t n, std::size_t t, std::size_t at, std::size_t dim,
+                                    double slope, std::size_t reach) {
+    std::vector<double> out(dim);
+    double total = 0;
+    for (std::size_t j = 0; j < n; ++j) {
+        const std::size_t distance = t > j ? t - j : j - t;
+        if (reach > 0 && distance > reach) continue;
+        double score = 0;
+        for (std::size_t d = 0; d < dim; ++d) score += double{q[first + t][at + d]} * k[first + j][at + d];
+        score = score / std::sqrt(static_cast<double>(dim)) - slope * static_cast<double>(distance);
+        const double weight = std::exp(score);
+        total += weight;
+        for (std::size_t d = 0; d < dim; ++d) out[d] += weight * v[first + j][at + d];
+    }
+    for (double& x : out) x /= total;
+    return out;
+}
+
+void attention_within(Desk& desk) {
+    constexpr std::size_t kHeads = 3;
+    const float slopes[kHeads] = {0.5f, 0.125f, 0.03f};
+    const std::size_t lengths[] = {1, 32, 75, 7};
+    const std::size_t n = 115;
+    for (const std::size_t dim : {8, 20, 32, 64, 80}) {
+        const std::size_t width = kHeads * dim;
+        const Rows q = short_rows(n, width, 2, 81), k = short_rows(n, width, 2, 82),
+                   v = short_rows(n, width, 2, 83);
+        for (const auto& [is_sloped, reach] :
+             {std::pair<bool, std::size_t>{false, 0}, {false, 9}, {true, 0}}) {
+            Scoring scoring;
+            if (is_sloped) scoring.slopes = slopes;
+            scoring.reach = reach;
+            std::vector<SequenceRows> sequences;
+            std::vector<std::vector<double>> expected;
+            std::size_t first = 0;
+            for (const std::size_t length : lengths) {
+                sequences.push_back({first, length, 0, {}});
+                for (std::size_t t = 0; t < length; ++t) {
+                    auto& row = expected.emplace_back();
+                    for (std::size_t h = 0; h < kHeads; ++h) {
+                        const auto head = expected_within(q, k, v, first, length, t, h * dim, dim,
+                                                          is_sloped ? slopes[h] : 0, reach);
+                        row.insert(row.end(), head.begin(), head.end());
+                    }
+                }
+                first += length;
+            }
+            for (const Rounding rounding : {Rounding::fine, Rounding::coarse}) {
+                Buffer out = desk.empty(n, width);
+                desk.backend.attention_within(desk.fill(q), desk.fill(k), desk.fill(v), sequences, kHeads,
+                                              out, scoring, rounding);
+                // Weights in bf16 are off by one part in 512 at most; values reach 2.
+                check_rows(desk, "attention within, heads of " + std::to_string(dim), desk.take(out, n),
+                           expected, rounding == Rounding::fine ? 2e-5 : 4e-3, 0);
+            }
+        }
+    }
+}
+
 void attention(Desk& desk) {
     std::vector<AttentionCase> cases;
     for (const bool causal : {false, true}) {
@@ -641,6 +711,7 @@ int main() {
         projections_share_input(desk);
         broken_rows_harm_no_other(desk);
         attention(desk);
+        attention_within(desk);
         experts(desk);
         norms(desk);
         activations(desk);

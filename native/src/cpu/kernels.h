@@ -92,6 +92,25 @@ constexpr std::size_t attention_scratch(std::size_t head_dim) {
     return kMaxChunk * (2 * head_dim + kKeysPerBlock) + head_dim * kKeysPerBlock;
 }
 
+// Attention among the tokens of one passage, of one head: row t of each at [t * stride].
+struct WithinTask {
+    std::size_t n_tokens;
+    std::size_t head_dim;
+    std::size_t stride;
+    const float* queries;
+    const float* keys;
+    const float* values;
+    float* out;
+    float scale;         // of the products of queries and keys
+    float slope;         // what a score loses for each place between query and key
+    std::size_t reach;   // keys on either side that a query sees; 0: all
+    std::byte* scratch;  // aligned
+};
+struct WithinKernel {
+    void (*run)(const WithinTask& task);
+    std::size_t (*scratch_bytes)(std::size_t n_tokens, std::size_t head_dim);
+};
+
 // A loop that keeps the multipliers of one core busy; what a round of it computes.
 struct PeakLoop {
     void (*run)(std::size_t rounds);  // nullptr where the instruction set has no such products
@@ -126,6 +145,8 @@ struct Kernels {
     // In place: pairs (x[i], x[half + i]) turned by the angles with these cosines and sines.
     void (*rotate)(float* x, const float* cosines, const float* sines, std::size_t half);
     void (*attend)(const AttentionTask& task);
+    WithinKernel attend_within;          // in floats
+    WithinKernel attend_within_rounded;  // its inputs and weights rounded to bf16, where that is quicker
     PeakLoop peak_int8, peak_bf16, peak_f32;
     void (*peak_read)(const std::byte* from, std::size_t n);  // n a multiple of kReadUnit
 };

@@ -622,6 +622,14 @@ void attend(const AttentionTask& task) {
     with_constant<Attend>(task.n_rows, task);
 }
 
+#include "attention_within.inl"
+
+#ifdef __AVX512BF16__
+using RoundedPairs = Bf16Pairs;
+#else
+using RoundedPairs = FloatPairs;
+#endif
+
 template <class Term>
 inline float sum_of(const float* x, std::size_t n, Term term) {
     Floats total = Floats::zero();
@@ -784,6 +792,8 @@ const Kernels kernels = {
     to_f16,
     rotate,
     attend,
+    {AttendWithin<FloatPairs>::run, AttendWithin<FloatPairs>::scratch_bytes},
+    {AttendWithin<RoundedPairs>::run, AttendWithin<RoundedPairs>::scratch_bytes},
     kPeakInt8,
     kPeakBf16,
     kPeakF32,

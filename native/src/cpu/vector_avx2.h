@@ -89,6 +89,10 @@ inline Floats power_of_two(Floats n) {
     const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n.v), _mm256_set1_epi32(127));
     return {_mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23))};
 }
+// x * 2^n for an integral n, at most 127; tiny where that is too small.
+inline Floats times_power_of_two(Floats x, Floats n) {
+    return x * power_of_two(max(n, Floats::all(-126.0f)));
+}
 inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
     return {_mm256_and_ps(_mm256_cmp_ps(x.v, limit.v, _CMP_GE_OQ), value.v)};
 }

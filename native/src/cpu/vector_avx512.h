@@ -85,6 +85,10 @@ inline Floats power_of_two(Floats n) {
     const __m512i exponent = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
     return {_mm512_castsi512_ps(_mm512_slli_epi32(exponent, 23))};
 }
+// x * 2^n for an integral n, at most 127; 0 where that is too small.
+inline Floats times_power_of_two(Floats x, Floats n) {
+    return {_mm512_scalef_ps(x.v, n.v)};
+}
 inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_GE_OQ), value.v)};
 }
@@ -162,6 +166,13 @@ struct Pairs {
     static Pairs rounded(const float* x) {
         return {
             reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + kLanes), _mm512_loadu_ps(x)))};
+    }
+    // a and b of each lane.
+    static Pairs zipped(Floats a, Floats b) {
+        const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                               23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+        const __m512i halves = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(b.v, a.v));
+        return {_mm512_permutexvar_epi16(order, halves)};
     }
     void store(std::int32_t* p) const { _mm512_storeu_si512(p, v); }
 };

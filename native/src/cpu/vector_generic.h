@@ -97,6 +97,10 @@ inline Floats power_of_two(Floats n) {
                                     << 23);
     });
 }
+// x * 2^n for an integral n, at most 127; tiny where that is too small.
+inline Floats times_power_of_two(Floats x, Floats n) {
+    return x * power_of_two(max(n, Floats::all(-126.0f)));
+}
 inline Floats zero_where_less(Floats value, Floats x, Floats limit) {
     return Floats::make([&](std::size_t i) { return x.v[i] >= limit.v[i] ? value.v[i] : 0.0f; });
 }
