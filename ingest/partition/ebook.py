@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import posixpath
 import zipfile
 from typing import IO, TYPE_CHECKING, Any
@@ -24,14 +25,26 @@ _NAMES = {
 
 
 def read_epub(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read an e-book without pandoc."""
+    """Read an e-book without pandoc; places are its blocks of text, counted through all of its parts."""
     check_archive(file, limits)
     elements: list[Element] = []
+    n_before = 0
     with zipfile.ZipFile(file) as archive:
         for name in _spine(archive):
             if name in archive.NameToInfo:
-                elements += elements_of(decode(archive.read(name)), limits)
+                part = elements_of(decode(archive.read(name)), limits)
+                elements += (_moved(element, n_before) for element in part)
+                n_before += max((e.place.last for e in part if e.place is not None), default=0)
     return elements
+
+
+def _moved(element: Element, n: int) -> Element:
+    """Count the place of an element from the beginning of the book."""
+    place = element.place
+    if place is None:
+        return element
+    moved = dataclasses.replace(place, first=place.first + n, last=place.last + n)
+    return dataclasses.replace(element, place=moved)
 
 
 def _spine(archive: zipfile.ZipFile) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import zipfile
 from typing import IO, TYPE_CHECKING, Any
 
@@ -23,14 +24,15 @@ _DRAW = "{urn:oasis:names:tc:opendocument:xmlns:drawing:1.0}"
 _PRESENTATION = "{urn:oasis:names:tc:opendocument:xmlns:presentation:1.0}"
 # Comments, notes and what was deleted with changes tracked are not the text.
 _LEFT_OUT = {f"{_TEXT}note", f"{_OFFICE}annotation", f"{_TEXT}tracked-changes"}
+_PARAGRAPHS = (f"{_TEXT}p", f"{_TEXT}h")
 _CELLS = (f"{_TABLE}table-cell", f"{_TABLE}covered-table-cell")
 # What masters put on every slide.
 _REPEATED = {"footer", "header", "date-time", "page-number"}
 
 
 def read_odt(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read a text."""
-    return [element for element in _blocks(_body(file, limits, "text")) if element.text]
+    """Read a text; places are its paragraphs, headings and the cells of tables among them."""
+    return [element for element in _blocks(_body(file, limits, "text"), itertools.count(1)) if element.text]
 
 
 def read_ods(file: IO[bytes], limits: Limits) -> list[Element]:
@@ -114,29 +116,57 @@ def _times(node: Any, name: str) -> int:
     return min(max(int(value), 1), 16_384) if value.isdecimal() and len(value) < 8 else 1
 
 
-def _blocks(node: Any) -> Iterator[Element]:
+def _blocks(node: Any, numbers: Iterator[int]) -> Iterator[Element]:
     for child in node:
         if not isinstance(child.tag, str) or child.tag in _LEFT_OUT:
             continue
         if child.tag == f"{_TEXT}h":
             level = child.get(f"{_TEXT}outline-level", "1")
-            yield Element("Title", _text(child), level=max(int(level), 1) - 1 if level.isdigit() else 0)
+            level = max(int(level), 1) - 1 if level.isdigit() else 0
+            yield Element("Title", _text(child), level=level, place=_place(child, numbers))
         elif child.tag == f"{_TEXT}p":
-            yield Element("NarrativeText", _text(child))
+            yield Element("NarrativeText", _text(child), place=_place(child, numbers))
         elif child.tag == f"{_TEXT}list":
             for item in child.iter(f"{_TEXT}list-item"):
-                own = [_text(p) for p in item if p.tag in {f"{_TEXT}p", f"{_TEXT}h"}]
-                yield Element("ListItem", "\n".join(own))
+                own = [p for p in item if p.tag in _PARAGRAPHS]
+                places = [_place(p, numbers) for p in own]
+                place = Place("paragraph", places[0].first, places[-1].last) if places else None
+                yield Element("ListItem", "\n".join(map(_text, own)), place=place)
         elif child.tag == f"{_TABLE}table":
-            rows = [_row(row) for row in child.iter(f"{_TABLE}table-row")]
-            yield Element("Table", markdown_table(rows))
+            yield _table(child, numbers)
         else:
-            yield from _blocks(child)
+            yield from _blocks(child, numbers)
 
 
-def _row(row: Any) -> list[str]:
-    # A cell that is repeated a thousand times is how a sheet writes the empty rest of a row.
-    return [" ".join(_text(p) for p in cell.iter(f"{_TEXT}p")) for cell in row.iterchildren(*_CELLS)]
+def _place(paragraph: Any, numbers: Iterator[int]) -> Place:
+    """Number a paragraph, and those in a frame that hangs on it."""
+    first = last = next(numbers)
+    for tag in _PARAGRAPHS:
+        for _ in paragraph.iterdescendants(tag):
+            last = next(numbers)
+    return Place("paragraph", first, last)
+
+
+def _table(table: Any, numbers: Iterator[int]) -> Element:
+    rows: list[list[str]] = []
+    lines: list[int] = []
+    first = last = 0
+    for row in table.iter(f"{_TABLE}table-row"):
+        cells: list[str] = []
+        begins = 0
+        # A cell that is repeated a thousand times is how a sheet writes the empty rest of a row.
+        for cell in row.iterchildren(*_CELLS):
+            paragraphs = list(cell.iter(f"{_TEXT}p"))
+            cells.append(" ".join(map(_text, paragraphs)))
+            for _ in paragraphs:
+                last = next(numbers)
+                begins = begins or last
+        first = first or begins
+        rows.append(cells)
+        if any(cell.strip() for cell in cells):
+            lines.append(begins)
+    place = Place("paragraph", first, last, tuple(lines)) if first else None
+    return Element("Table", markdown_table(rows), place=place)
 
 
 def _text(node: Any) -> str:

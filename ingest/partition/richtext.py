@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 
 from ingest.errors import LimitExceeded, PartitionError
 from ingest.partition.headings import is_heading
-from ingest.values import Element
+from ingest.values import Element, Place
 
 if TYPE_CHECKING:
     from ingest.partition.limits import Limits
@@ -56,16 +56,17 @@ class _State:
 
 
 def read_rtf(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read Rich Text; every paragraph is an element."""
+    """Read Rich Text; every paragraph is an element, and its place."""
     data = file.read(limits.file_bytes)
     if not data.startswith(b"{\\rtf"):
         raise PartitionError("does not begin as Rich Text does")
     elements: list[Element] = []
-    for line in _Reader(limits).read(data).split("\n"):
+    for number, line in enumerate(_Reader(limits).read(data).split("\n"), start=1):
         if text := " ".join(line.split()):
             heading = is_heading(text)
             kind = "Title" if heading else "NarrativeText"
-            elements.append(Element(kind, text, level=0 if heading else None))
+            place = Place("paragraph", number, number)
+            elements.append(Element(kind, text, level=0 if heading else None, place=place))
     return elements
 
 

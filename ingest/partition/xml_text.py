@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any
+from xml.parsers import expat
 
 from ingest.errors import LimitExceeded, PartitionError
+from ingest.partition.decoding import with_newlines
+from ingest.partition.web_page import html_text
 from ingest.values import Element
 
 if TYPE_CHECKING:
@@ -14,11 +17,62 @@ if TYPE_CHECKING:
 
 
 def read_xml(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read XML as lines `path: text`, one element per child of the root."""
-    root = parse_xml(file.read(limits.file_bytes))
+    """Read XML as lines `path: text`, one element per child of the root; offsets are in the file's text."""
+    data = file.read(limits.file_bytes)
+    root = parse_xml(data)
+    text = with_newlines(html_text(data, declared=root.getroottree().docinfo.encoding)).lstrip("\ufeff")
+    children = [child for child in root if isinstance(child.tag, str)]
     blocks = ["\n".join(_lines(root, "", deep=False))]
-    blocks += ["\n".join(_lines(child, "", deep=True)) for child in root if isinstance(child.tag, str)]
-    return [Element("NarrativeText", block) for block in blocks if block]
+    blocks += ["\n".join(_lines(child, "", deep=True)) for child in children]
+    spans = _spans(text)
+    if len(spans) != len(blocks):  # an entity that is not expanded may hold elements
+        return [Element("NarrativeText", block) for block in blocks if block]
+    return [
+        Element("NarrativeText", block, start=start, end=end)
+        for block, (start, end) in zip(blocks, spans, strict=True)
+        if block
+    ]
+
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Return where the root's start tag and each of its children stand; nothing where expat does not tell."""
+    data = text.encode("utf-8", "ignore")
+    parser = expat.ParserCreate("utf-8")  # whatever the text says of the bytes that it once was
+    begins: list[int] = []
+    ends: list[int] = []
+    depth = 0
+
+    def close_tag() -> None:
+        # A tag ends where the next thing begins.
+        if len(ends) < len(begins) and depth < 2:
+            ends.append(parser.CurrentByteIndex)
+
+    def on_start(_name: str, _attributes: object) -> None:
+        nonlocal depth
+        close_tag()
+        if depth < 2:
+            begins.append(parser.CurrentByteIndex)
+        depth += 1
+
+    def on_end(_name: str) -> None:
+        nonlocal depth
+        close_tag()
+        depth -= 1
+
+    parser.StartElementHandler, parser.EndElementHandler = on_start, on_end
+    # With it, entities are not expanded.
+    parser.DefaultHandler = lambda _data: close_tag()
+    try:
+        parser.Parse(data, True)
+    except expat.ExpatError:
+        return []
+    spans: list[tuple[int, int]] = []
+    n_bytes = n_characters = 0
+    for begin, end in zip(begins, ends, strict=True):
+        start = n_characters + len(data[n_bytes:begin].decode())
+        n_bytes, n_characters = end, start + len(data[begin:end].decode())
+        spans.append((start, n_characters))
+    return spans
 
 
 def parse_xml(data: bytes) -> Any:

@@ -178,6 +178,48 @@ def test_entities_of_xml_are_not_expanded(partitioner: Partitioner, tmp_path: Pa
     assert "root:" not in text
 
 
+XML_PLACES = (
+    '<?xml version="1.0" encoding="{encoding}"?>\r\n<!DOCTYPE r [<!ENTITY e "x">]>\n<r a="1>0"><!-- no -->'
+    '<item n="甲>乙"><item>第一条</item></item>\n  <empty b=">"/><item>second &e;</item> tail</r>'
+)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gb18030", "utf-16"])
+def test_parts_of_xml_tell_their_offsets(partitioner: Partitioner, tmp_path: Path, encoding: str) -> None:
+    text = XML_PLACES.format(encoding=encoding)
+    elements = read(partitioner, tmp_path / "a.xml", text.encode(encoding))
+    plain = text.replace("\r\n", "\n")
+    assert [(e.text, plain[e.start : e.end]) for e in elements] == [
+        ("r.a: 1>0", '<r a="1>0">'),
+        ("item.n: 甲>乙\nitem.item: 第一条", '<item n="甲>乙"><item>第一条</item></item>'),
+        ("empty.b: >", '<empty b=">"/>'),
+        ("item: second &e;", "<item>second &e;</item>"),
+    ]
+
+
+def test_paragraphs_of_odt_rtf_and_epub_tell_their_place(partitioner: Partitioner, tmp_path: Path) -> None:
+    def places(name: str, content: bytes) -> list[tuple[str, int, int]]:
+        elements = read(partitioner, tmp_path / name, content)
+        assert {e.place.unit for e in elements if e.place} == {"paragraph"}
+        return [(e.text.split()[0], e.place.first, e.place.last) for e in elements if e.place]
+
+    assert places("a.odt", archive({"content.xml": ODT})) == [
+        ("制度", 1, 1), ("假期", 2, 2), ("One", 3, 3), ("first", 4, 4), ("|", 5, 8),
+    ]  # fmt: skip
+    assert places("a.rtf", rb"{\rtf1 One.\par\par Three.\par}") == [("One.", 1, 1), ("Three.", 3, 3)]
+    book = {
+        "META-INF/container.xml": '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container">'
+        '<rootfiles><rootfile full-path="b.opf"/></rootfiles></container>',
+        "b.opf": '<package xmlns="http://www.idpf.org/2007/opf"><manifest><item id="a" href="1.xhtml"'
+        ' media-type="application/xhtml+xml"/><item id="b" href="2.xhtml"'
+        ' media-type="application/xhtml+xml"/>'
+        '</manifest><spine><itemref idref="a"/><itemref idref="b"/></spine></package>',
+        "1.xhtml": "<html><h1>One</h1><p>Two.</p></html>",
+        "2.xhtml": "<html><p>Three.</p></html>",
+    }
+    assert places("a.epub", archive(book)) == [("One", 1, 1), ("Two.", 2, 2), ("Three.", 3, 3)]
+
+
 def test_archives_share_one_ceiling(tmp_path: Path) -> None:
     inner = {f"{n}.zip": archive({"a.txt": os.urandom(30_000).hex()}) for n in range(3)}
     with Partitioner(Limits(archive_bytes=100_000)) as small, pytest.raises(LimitExceeded, match="100000"):
