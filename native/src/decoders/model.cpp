@@ -12,6 +12,11 @@ namespace {
 // average the errors of rounding, and so little to compute that it can afford it.
 constexpr std::size_t kNarrow = 1024;
 
+// Many models give a text's first token a state a thousand times as large as others have, and one of the last
+// layers takes it back: what is left is a small difference, so these layers' gates are multiplied finely. See
+// docs/performance.md for what that and the other fine matrices bring.
+constexpr std::size_t kUndoing = 2;
+
 }  // namespace
 
 struct DecoderModel::Buffers {
@@ -295,18 +300,18 @@ void DecoderModel::run_feed_forward(const Layer& layer, std::size_t index, std::
     const Description& d = description_;
     Buffers& b = *buffers_;
     backend_->rms_norm(b.hidden, n, layer.feed_forward_norm, d.epsilon, b.normed);
-    const Rounding late = index >= layers_.size() * 2 / 3 ? Rounding::fine : rounding_;
+    const Rounding inputs = index + kUndoing >= layers_.size() ? Rounding::fine : rounding_;
     if (d.experts.n > 0) {
-        run_experts(layer, n, late);
+        run_experts(layer, n, inputs);
         add_branch(n, layer.feed_forward_post_norm);
         return;
     }
-    backend_->matmul(b.normed, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}}, rounding_);
+    backend_->matmul(b.normed, n, {{&layer.gate, &b.gate}, {&layer.up, &b.up}}, inputs);
     multiply_gate(b.gate, b.up, n);
-    add_branch(b.gate, n, layer.down, layer.feed_forward_post_norm, late);
+    add_branch(b.gate, n, layer.down, layer.feed_forward_post_norm, rounding_);
 }
 
-void DecoderModel::run_experts(const Layer& layer, std::size_t n, Rounding rounding) {
+void DecoderModel::run_experts(const Layer& layer, std::size_t n, Rounding inputs) {
     const Experts& experts = description_.experts;
     Buffers& b = *buffers_;
     const std::size_t n_routed = n * experts.n_used;
@@ -317,17 +322,16 @@ void DecoderModel::run_experts(const Layer& layer, std::size_t n, Rounding round
     backend_->route(b.scores, n, experts.n_used, experts.normalizes, experts.scale, b.routes);
     backend_->gather_routed(b.normed, b.routes, b.routed);
     backend_->matmul_routed(b.routed, b.routes,
-                            {{&layer.expert_gate, &b.routed_gate}, {&layer.expert_up, &b.routed_up}},
-                            rounding_);
+                            {{&layer.expert_gate, &b.routed_gate}, {&layer.expert_up, &b.routed_up}}, inputs);
     multiply_gate(b.routed_gate, b.routed_up, n_routed);
-    backend_->matmul_routed(b.routed_gate, b.routes, {{&layer.expert_down, &b.routed}}, rounding);
+    backend_->matmul_routed(b.routed_gate, b.routes, {{&layer.expert_down, &b.routed}}, rounding_);
     if (experts.shared_feed_forward > 0) {
         backend_->reserve(b.shared_gate, n);
         backend_->matmul(b.normed, n,
                          {{&layer.shared_gate, &b.shared_gate}, {&layer.gate, &b.gate}, {&layer.up, &b.up}},
-                         rounding_);
+                         inputs);
         multiply_gate(b.gate, b.up, n);
-        backend_->matmul(b.gate, n, {{&layer.down, &b.branch}}, rounding);
+        backend_->matmul(b.gate, n, {{&layer.down, &b.branch}}, rounding_);
         backend_->sigmoid_scale(b.shared_gate, n, b.branch);
     } else {
         backend_->clear(b.branch, n);

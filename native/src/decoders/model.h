@@ -64,8 +64,8 @@ class DecoderModel {
                        std::span<const SequenceRows> sequences, KvCache& cache);
     void run_delta(const Layer& layer, std::size_t n, std::span<const SequenceRows> sequences);
     void run_feed_forward(const Layer& layer, std::size_t index, std::size_t n);
-    // From b.normed to b.branch.
-    void run_experts(const Layer& layer, std::size_t n, Rounding rounding);
+    // From b.normed to b.branch. `inputs` is how what goes into the experts is rounded.
+    void run_experts(const Layer& layer, std::size_t n, Rounding inputs);
     void multiply_gate(Buffer& gate, const Buffer& up, std::size_t n);
     // Adds x * weight to the hidden state, by way of `post_norm` and the residual scale where there are such.
     void add_branch(const Buffer& x, std::size_t n, const Weight& weight, const std::vector<float>& post_norm,
