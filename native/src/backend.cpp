@@ -114,17 +114,28 @@ void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, bo
         carve_bytes(width, n, residual_bytes_);
         for (auto& leftover : leftovers_) grow(leftover, kernels_.max_chunk * width * sizeof(float));
     }
-    const auto quantize = [&](const float* from, const Chunk& chunk, float* leftover) {
-        kernels_.quantize(from, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
-                          const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
-                          const_cast<std::int32_t*>(chunk.sums), const_cast<std::int32_t*>(chunk.half_sums),
-                          leftover);
-    };
     each_row(bytes_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c, std::size_t thread) {
         auto* leftover = fine ? reinterpret_cast<float*>(leftovers_[thread].data()) : nullptr;
-        quantize(x + c * kernels_.max_chunk * width, bytes_.chunks[c], leftover);
-        if (fine) quantize(leftover, residual_bytes_.chunks[c], nullptr);
+        quantize(x + c * kernels_.max_chunk * width, width, bytes_.chunks[c], leftover);
+        if (fine) quantize(leftover, width, residual_bytes_.chunks[c], nullptr);
     });
+}
+
+void Backend::prepare_joined(const float* x, std::size_t width, std::size_t n) {
+    grow(leftovers_[0], kernels_.max_chunk * width * sizeof(float));
+    auto* rows = reinterpret_cast<float*>(leftovers_[0].data());
+    carve_bytes(width, n, bytes_);
+    quantize(x, width, bytes_.chunks[0], rows + n * width);
+    std::memcpy(rows, x, n * width * sizeof(float));
+    carve_bytes(width, 2 * n, bytes_);
+    quantize(rows, width, bytes_.chunks[0], nullptr);
+}
+
+void Backend::quantize(const float* x, std::size_t width, const Chunk& chunk, float* leftover) const {
+    kernels_.quantize(x, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
+                      const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
+                      const_cast<std::int32_t*>(chunk.sums), const_cast<std::int32_t*>(chunk.half_sums),
+                      leftover);
 }
 
 void Backend::prepare_pairs(const Buffer& x, std::size_t first, std::size_t n) {
@@ -163,16 +174,20 @@ void Backend::matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
         const Layout layout = projection.weight->layout;
         (is_quantized(layout) ? bytes : layout == Layout::bf16_pairs ? pairs : floats) = true;
     }
-    if (bytes) prepare_bytes(x.row(first), x.width(), n, fine);
+    // The weights of a few rows are read once for both products.
+    const bool joined = fine && 2 * n <= kernels_.max_chunk;
+    if (bytes && joined) prepare_joined(x.row(first), x.width(), n);
+    if (bytes && !joined) prepare_bytes(x.row(first), x.width(), n, fine);
     if (pairs) prepare_pairs(x, first, n);
     if (floats) prepare_floats(x, first, n);
     for (const Projection& projection : projections) {
         const auto layout = projection.weight->layout;
-        Product product{projection, part, first, &floats_, nullptr};
+        Product product{projection, part, first, &floats_, nullptr, false};
         if (layout == Layout::bf16_pairs) product.x = &pairs_;
         if (is_quantized(layout)) {
             product.x = &bytes_;
-            if (fine) product.residual = &residual_bytes_;
+            product.joined = joined;
+            if (fine && !joined) product.residual = &residual_bytes_;
         }
         const bool panels =
             n > kernels_.max_chunk && kernels_.panels[static_cast<std::size_t>(layout)].unpack != nullptr;
@@ -199,6 +214,10 @@ void Backend::multiply_tiles(const Product& product) {
                                product.to.out->width(), std::min(kTileRows, weight.rows - row),
                                weight.bias.empty() ? nullptr : weight.bias.data() + row,
                                product.to.accumulate};
+                if (product.joined) {
+                    multiply_joined(product, kernel, packed, out);
+                    continue;
+                }
                 kernel(packed, weight.width, product.x->chunks[c], out);
                 if (product.residual == nullptr) continue;
                 out.bias = nullptr;
@@ -207,6 +226,24 @@ void Backend::multiply_tiles(const Product& product) {
             }
         }
     });
+}
+
+// In the order in which two products one after the other are added up.
+void Backend::multiply_joined(const Product& product, MatmulTile kernel, const std::byte* tile,
+                              const TileOutput& out) const {
+    const Chunk& chunk = product.x->chunks[0];
+    const std::size_t n = chunk.n / 2;
+    alignas(kAlign) float sums[kMaxChunk * kTileRows];
+    kernel(tile, product.to.weight->width, chunk, {sums, kTileRows, kTileRows, nullptr, false});
+    for (std::size_t t = 0; t < n; ++t) {
+        float* to = out.out + t * out.stride;
+        for (std::size_t r = 0; r < out.n_rows; ++r) {
+            float sum = sums[t * kTileRows + r];
+            if (out.bias != nullptr) sum += out.bias[r];
+            if (out.accumulate) sum += to[r];
+            to[r] = sums[(n + t) * kTileRows + r] + sum;
+        }
+    }
 }
 
 void Backend::multiply_panels(const Product& product) {

@@ -281,13 +281,19 @@ class Backend {
         std::size_t part;       // of a weight that holds several matrices
         std::size_t first_row;  // of the output
         const Prepared* x;
-        const Prepared* residual;  // nullptr where rounding is coarse
+        const Prepared* residual;  // nullptr where rounding is coarse, or x holds both
+        bool joined;               // x is one chunk: the rows, then what rounding left over of them
     };
     void multiply_tiles(const Product& product);
+    void multiply_joined(const Product& product, MatmulTile kernel, const std::byte* tile,
+                         const TileOutput& out) const;
     void multiply_panels(const Product& product);
     // To bytes_ and, where `fine`, what rounding left over of each chunk to residual_bytes_.
     void prepare_bytes(const float* x, std::size_t width, std::size_t n, bool fine);
+    // Both to one chunk of 2 n rows in bytes_.
+    void prepare_joined(const float* x, std::size_t width, std::size_t n);
     void carve_bytes(std::size_t width, std::size_t n, Prepared& out);
+    void quantize(const float* x, std::size_t width, const Chunk& chunk, float* leftover) const;
     std::size_t n_chunks(std::size_t n) const { return (n + kernels_.max_chunk - 1) / kernels_.max_chunk; }
     // Calls body(row) or body(row, thread).
     template <class Body>
@@ -318,7 +324,7 @@ class Backend {
     std::shared_ptr<MatmulObserver> observer_;
     Prepared floats_, bytes_, residual_bytes_, pairs_;
     // One a thread.
-    std::vector<LazyMemory> leftovers_;  // [max_chunk][width]
+    std::vector<LazyMemory> leftovers_;  // [max_chunk][width], of prepare_joined() the rows before them
     std::vector<LazyMemory> scratch_;    // of attention
     std::vector<LazyMemory> panels_;
 };
