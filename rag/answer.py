@@ -23,7 +23,7 @@ from rag.links import Linking, MarkLinker
 from rag.models import Target
 from rag.overview import Overview, recognise
 from rag.ports import ChatModel, Engine, Message
-from rag.prompt import disarm, pack
+from rag.prompt import Prompt, disarm, pack
 from rag.prompt_files import Prompts
 from rag.query import Conversation, read_conversation, search_query
 from rag.retriever import Passage, Retriever
@@ -185,18 +185,14 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
                 yield event
         return
     room, params = _budget(ask, chat, parts)
-    prompt = await to_thread.run_sync(
-        partial(
-            pack,
-            conversation,
-            passages,
-            chat=chat,
-            context_tokens=parts.context_tokens,
-            room=room,
-            thinking=ask.thinking,
-            prompts=parts.prompts,
-            rules="mixed" if _may_go_beyond(ask, parts) else "rules",
-        )
+    prompt = await _packed(
+        conversation,
+        passages,
+        chat,
+        room,
+        parts,
+        thinking=ask.thinking,
+        rules="mixed" if _may_go_beyond(ask, parts) else "rules",
     )
     yield Retrieved(query, prompt.sources)
     marks = CitationFilter(prompt.sources)
@@ -236,6 +232,33 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
     )
 
 
+async def _packed(
+    conversation: Conversation,
+    passages: Sequence[Passage],
+    chat: ChatModel,
+    room: int,
+    parts: Parts,
+    *,
+    thinking: bool | None,
+    instruction: str = "",
+    rules: Literal["rules", "mixed"] = "rules",
+) -> Prompt:
+    return await to_thread.run_sync(
+        partial(
+            pack,
+            conversation,
+            passages,
+            chat=chat,
+            context_tokens=parts.context_tokens,
+            room=room,
+            instruction=instruction,
+            thinking=thinking,
+            prompts=parts.prompts,
+            rules=rules,
+        )
+    )
+
+
 def _overview(ask: Ask, conversation: Conversation, parts: Parts) -> Overview | None:
     library, collections = parts.retriever.library, ask.target.collections
 
@@ -252,7 +275,7 @@ def _whole(
     reader = None
     if chat is not None and not is_small(chat):
         room, params = _budget(ask, chat, parts)
-        reader = Reader(chat, room, params)
+        reader = Reader(chat, room, params, parts.prompts)
     return answer_whole(
         overview,
         parts.retriever.library,
@@ -318,7 +341,8 @@ async def _focused(
     quotes = await to_thread.run_sync(
         partial(best_sentences, question, sources, embedder=parts.retriever.embedder, least=CLOSE_TO_BEST)
     )
-    messages = short_prompt(conversation.question, [disarm(sentence, chat) for _, sentence in quotes])
+    texts = [disarm(sentence, chat) for _, sentence in quotes]
+    messages = short_prompt(conversation.question, texts, rule=parts.prompts.text("short", chinese=False))
     token_ids = await to_thread.run_sync(chat.prompt_tokens, messages)
     left = chat.context_length - len(token_ids)
     if left < 1:
@@ -368,18 +392,9 @@ async def _formed(
             yield event
         return
     room, params = _budget(ask, chat, parts)
-    prompt = await to_thread.run_sync(
-        partial(
-            pack,
-            conversation,
-            passages,
-            chat=chat,
-            context_tokens=parts.context_tokens,
-            room=room,
-            instruction=form.instruction,
-            prompts=parts.prompts,
-            thinking=False,  # its words would not fit the form
-        )
+    # The words of a thought would not fit the form.
+    prompt = await _packed(
+        conversation, passages, chat, room, parts, thinking=False, instruction=form.instruction
     )
     yield Retrieved(search_query(conversation), prompt.sources)
     async with aclosing(generate(chat, prompt.token_ids, params)) as pieces:

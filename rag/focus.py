@@ -16,7 +16,6 @@ LONGEST_ANSWER = 96
 # A sentence beside the point leads these models astray.
 CLOSE_TO_BEST = 0.9
 
-_RULE = "Answer the question in one sentence, using only the given text."
 _LEAST_SUPPORT = 0.6
 _SENTENCE_END = re.compile(r"[.!?](?=\s)\s*|\n+")
 _MARKER = re.compile(r"\s*\[\d+\]")
@@ -27,10 +26,10 @@ def is_small(chat: ChatModel) -> bool:
     return chat.n_weights < SMALL_BELOW
 
 
-def short_prompt(question: str, sentences: Sequence[str]) -> list[Message]:
+def short_prompt(question: str, sentences: Sequence[str], *, rule: str) -> list[Message]:
     """Ask a small model one question about a few sentences."""
     return [
-        {"role": "system", "content": _RULE},
+        {"role": "system", "content": rule},
         {"role": "user", "content": f"{' '.join(sentences)}\n\n{question}"},
     ]
 

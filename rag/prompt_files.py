@@ -5,9 +5,12 @@
     <folder>/en/general.txt    where no source was found and the answer may come from elsewhere
     <folder>/en/formed.txt     where the client wants a form of its own
     <folder>/en/question.txt   the question: holds {sources} and {question}
+    <folder>/en/summary.txt    where a document is to be summarised: holds {title}
+    <folder>/en/part.txt       the same for a part of one that does not fit the context: holds {title}
+    <folder>/en/short.txt      before a question to one of the smallest models, which know English only
 
-and the same in `zh`, for questions in Chinese. A folder needs only the files that are to be different. Braces
-that are no placeholder are doubled: {{ and }}.
+and the same but short.txt in `zh`, for questions in Chinese. A folder needs only the files that are to be
+different. Braces that are no placeholder are doubled: {{ and }}.
 """
 
 import string
@@ -25,7 +28,14 @@ PLACEHOLDERS: Mapping[str, tuple[str, ...]] = {
     "general": (),
     "formed": (),
     "question": ("sources", "question"),
+    "summary": ("title",),
+    "part": ("title",),
+    "short": (),
 }
+KNOWN = tuple(
+    (language, name) for language in LANGUAGES for name in PLACEHOLDERS if (language, name) != ("zh", "short")
+)
+"""Language and name of every prompt."""
 _LONGEST = 16_384
 
 
@@ -46,9 +56,7 @@ class Prompts:
 
 def load_prompts(own: Path | None = None) -> Prompts:
     """Read the shipped prompts, and those of a user's folder in their place. Raises: BadPrompt."""
-    texts = {
-        (language, name): shipped_text(language, name) for language in LANGUAGES for name in PLACEHOLDERS
-    }
+    texts = {(language, name): shipped_text(language, name) for language, name in KNOWN}
     if own is None:
         return Prompts(texts)
     if not own.is_dir():
@@ -56,8 +64,8 @@ def load_prompts(own: Path | None = None) -> Prompts:
     for path in sorted(own.glob("*/*")):
         key = (path.parent.name, path.stem)
         if path.suffix != ".txt" or key not in texts:
-            known = ", ".join(f"{name}.txt" for name in PLACEHOLDERS)
-            raise BadPrompt(f"{path} is no prompt: the folders are {' and '.join(LANGUAGES)}, with {known}")
+            known = ", ".join(f"{language}/{name}.txt" for language, name in KNOWN)
+            raise BadPrompt(f"{path} is no prompt: there may be {known}")
         texts[key] = _checked(path)
     return Prompts(texts)
 

@@ -17,6 +17,7 @@ from rag.language import sentences
 from rag.overview import Overview, find_changes, find_mentions
 from rag.ports import ChatModel, Library, Message
 from rag.prompt import disarm
+from rag.prompt_files import Prompts
 from rag.retriever import passage_of
 
 _MOST_LISTED = 50
@@ -39,9 +40,6 @@ _WORDS = {
         "added": "only in [2]: “{text}”",
         "quoted": "{path} says, in short:",
         "reading": "Reading part {part} of {n} of {path} …\n",
-        "summarize": "Summarise the numbered parts of the document “{title}” in a few sentences. After each "
-        "sentence write the number of the part it comes from, like [1]. Use nothing else.",
-        "part": "Summarise this part of the document “{title}” in at most five sentences.",
     },
     "zh": {
         "none": "还没有文档。",
@@ -57,20 +55,21 @@ _WORDS = {
         "added": "只在 [2]：“{text}”",
         "quoted": "{path} 的要点：",
         "reading": "正在读 {path} 的第 {part} 部分，共 {n} 部分……\n",
-        "summarize": "用几句话总结文档“{title}”的以下编号部分。每句话后面注明它来自哪一部分，例如 [1]。"
-        "不要使用其他知识，请用中文。",
-        "part": "用最多五句话总结文档“{title}”的这一部分，请用中文。",
     },
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """The model that may read a document whole. room: tokens of a prompt; params: of the answer."""
+    """The model that may read a document whole, and what it is told.
+
+    room: tokens of a prompt; params: of the answer.
+    """
 
     chat: ChatModel
     room: int
     params: GenerationParams
+    prompts: Prompts
 
 
 async def answer_whole(
@@ -93,7 +92,7 @@ async def answer_whole(
         events = (
             _quoted_summary(document, chunks, said)
             if reader is None
-            else _summary(document, chunks, reader, said)
+            else _summary(document, chunks, reader, said, chinese=chinese)
         )
     else:
         write = {"listing": _listing, "mentions": _mentions, "changes": _changes}[overview.kind]
@@ -204,11 +203,12 @@ def _first_statement(text: str) -> str:
 
 
 async def _summary(
-    document: DocumentInfo, chunks: Sequence[Chunk], reader: Reader, said: dict[str, str]
+    document: DocumentInfo, chunks: Sequence[Chunk], reader: Reader, said: dict[str, str], *, chinese: bool
 ) -> AsyncGenerator[Event, None]:
     """Let the model read the whole document: at once where it fits, else part by part."""
     chat = reader.chat
-    task = said["summarize"].format(title=document.title or document.path)
+    ask = partial(reader.prompts.text, chinese=chinese, title=document.title or document.path)
+    task = ask("summary")
     parts = await to_thread.run_sync(_parts, chunks, chat, reader.room - chat.count_tokens(task) - 64)
     groups = [[chunk] for chunk in chunks] if len(parts) == 1 else parts
     sources = tuple(Source(n, passage_of(group), _text(group, chat)) for n, group in enumerate(groups, 1))
@@ -218,8 +218,7 @@ async def _summary(
         told = []
         for number, group in enumerate(parts, 1):
             yield Thought(said["reading"].format(part=number, n=len(parts), path=document.path), 0)
-            request = said["part"].format(title=document.title or document.path)
-            prompt = await to_thread.run_sync(_prompt, request, _text(group, chat), chat)
+            prompt = await to_thread.run_sync(_prompt, ask("part"), _text(group, chat), chat)
             params = replace(reader.params, max_tokens=_PARTIAL_TOKENS)
             pieces = [e.text async for e in generate(chat, prompt, params) if isinstance(e, Text)]
             told.append("".join(pieces))

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from rag.app import create_app
-from rag.prompt_files import LANGUAGES, PLACEHOLDERS, BadPrompt, load_prompts, shipped_text
+from rag.prompt_files import KNOWN, BadPrompt, load_prompts, shipped_text
 from rag.settings import Settings
 
 QUESTION = {
@@ -24,8 +24,7 @@ def _write(folder: Path, name: str, text: str | bytes) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("name", PLACEHOLDERS)
+@pytest.mark.parametrize(("language", "name"), KNOWN)
 def test_shipped_prompts_pass_the_check_for_a_users_own(tmp_path: Path, language: str, name: str) -> None:
     text = shipped_text(language, name)
     prompts = load_prompts(_write(tmp_path, f"{language}/{name}.txt", text))
@@ -40,7 +39,9 @@ def test_shipped_prompts_pass_the_check_for_a_users_own(tmp_path: Path, language
         pytest.param("en/rules.txt", "Answer {question}", "{question}; it may hold none", id="none"),
         pytest.param("en/rules.txt", "Answer as {", "braces that are no placeholder are doubled", id="brace"),
         pytest.param("en/rule.txt", "Answer", "rule.txt is no prompt", id="name"),
-        pytest.param("fr/rules.txt", "Répondez", "is no prompt: the folders are en and zh", id="language"),
+        pytest.param("fr/rules.txt", "Répondez", "is no prompt: there may be en/rules.txt, ", id="language"),
+        pytest.param("zh/short.txt", "回答", "is no prompt", id="never-asked"),
+        pytest.param("en/summary.txt", "Summarise", "must hold {title}", id="no-title"),
         pytest.param("zh/rules.txt", "回答".encode("gbk"), "is not UTF-8", id="encoding"),
         pytest.param("en/rules.txt", "a" * 20_000, "has 20000 characters", id="length"),
     ],
@@ -73,6 +74,27 @@ async def test_own_prompt_is_what_the_model_reads(engine: Any, library: Any, tmp
     await _ask(engine, library, QUESTION, prompts_dir=folder)
     assert "Speak like a {pirate}." in engine.chat.prompts[-1]
     assert "Question: How many vacation days carry over?" in engine.chat.prompts[-1]
+
+
+async def test_own_prompt_is_what_the_smallest_models_read(engine: Any, library: Any, tmp_path: Path) -> None:
+    engine.chat.n_weights = 135_000_000
+    folder = _write(tmp_path, "en/short.txt", "Say it in three words.")
+    await _ask(engine, library, QUESTION, prompts_dir=folder)
+    assert engine.chat.prompts[-1].startswith("system: Say it in three words.")
+
+
+async def test_own_prompts_are_what_summaries_are_asked_with(
+    engine: Any, library: Any, tmp_path: Path
+) -> None:
+    library.put("a.txt", *(f"Chapter {i}. " + "The zeppelin flies on. " * 40 for i in range(12)))
+    _write(tmp_path, "en/part.txt", "Notes on {title}, please.")
+    folder = _write(tmp_path, "en/summary.txt", "A limerick on {title}, please.")
+    asked = {"model": "quarry", "messages": [{"role": "user", "content": "Summarise a.txt"}]}
+    await _ask(engine, library, asked, prompts_dir=folder)
+    *parts, last = engine.chat.prompts
+    assert len(parts) > 1
+    assert all(prompt.startswith("system: Notes on a.txt, please.") for prompt in parts)
+    assert last.startswith("system: A limerick on a.txt, please.")
 
 
 async def test_mixed_answer_sets_apart_what_is_not_from_the_documents(engine: Any, library: Any) -> None:
