@@ -174,11 +174,13 @@ class LexicalIndex:
         whole = (
             (_K1 + 1) * math.sqrt(most * _idf(1, n_chunks)) * (_CHANCE + _CHANCE_GROWS * math.log1p(n_chunks))
         )
-        return [
+        hits = [
             Hit(int(i), float(score) / whole)
             for i, (score, _) in zip(ids, found, strict=True)
             if i is not None
         ]
+        # Equals come in the order in which tantivy happens to keep them.
+        return sorted(hits, key=lambda hit: (-hit.score, hit.chunk_id))
 
     def _parts(self, query: str) -> list[Wanted]:
         """Give what the query names, in the index's terms."""
