@@ -25,6 +25,7 @@ _ZH_FILES = "(?:文件|文档|资料|合同|报告|材料)"
 # A name counts as a document's when it holds that much of the words, by their length.
 _LEAST_NAMED = 0.75
 _CANDIDATES = 1000
+_NUMBER = re.compile(r"[0-9]+")
 _ARTICLES = frozenset(("the", "a", "an", "my", "our", "this", "that", "file", "document", "of"))
 
 
@@ -69,6 +70,9 @@ def recognise(question: str, documents: Callable[[], Sequence[DocumentInfo]]) ->
         if kind == "mentions":
             return Overview(kind, subject=_unquoted(named["subject"]))
         known = [d for d in documents() if d.n_chunks]
+        if kind == "changes" and "first" not in form.groupindex:
+            pair = find_pair(named.get("pair", ""), known)
+            return Overview(kind, subject=named.get("pair", ""), documents=pair) if pair else None
         found = tuple(d for text in named.values() if (d := find_document(text, known)) is not None)
         if len(found) == len(named) == len(set(found)):
             return Overview(kind, subject=" ".join(named.values()), documents=found)
@@ -87,18 +91,33 @@ def find_document(name: str, documents: Sequence[DocumentInfo]) -> DocumentInfo 
     """Find the one document that a name means: by its path, else by the words of its path and title."""
     name = _unquoted(name)
     exact = [d for d in documents if name.casefold() in _names(d)]
-    if len(exact) == 1:
-        return exact[0]
+    best = exact if len(exact) == 1 else _best_named(name, exact or documents)
+    return best[0] if len(best) == 1 else None
+
+
+def find_pair(name: str, documents: Sequence[DocumentInfo]) -> tuple[DocumentInfo, ...]:
+    """Find the two documents that a name means alike, the earlier version first; () where there are not two.
+
+    No name: all that there are. Where the paths differ by a number, it tells the order, else their times.
+    """
+    pair = _best_named(_unquoted(name), documents) if name else list(documents)
+    if len(pair) != 2:
+        return ()
+    if len({_NUMBER.sub("", d.path) for d in pair}) == 1:
+        return tuple(sorted(pair, key=lambda d: [int(number) for number in _NUMBER.findall(d.path)]))
+    return tuple(sorted(pair, key=lambda d: (d.mtime_ns, d.path)))
+
+
+def _best_named(name: str, documents: Sequence[DocumentInfo]) -> list[DocumentInfo]:
+    """Give those that hold the most of a name's words, where that is enough."""
     # Not query_words(): May and Will are names here.
     asked = {word: len(word) for word in words(name) if word not in _ARTICLES}
     total = sum(asked.values())
     if not total:
-        return None
-    rated = sorted(((_held(asked, d) / total, d.path, d) for d in exact or documents), reverse=True)
-    if not rated or rated[0][0] < _LEAST_NAMED:
-        return None
-    best = [d for score, _, d in rated if score == rated[0][0]]
-    return best[0] if len(best) == 1 else None
+        return []
+    held = [(_held(asked, d) / total, d) for d in documents]
+    most = max((share for share, _ in held), default=0.0)
+    return [d for share, d in held if share == most >= _LEAST_NAMED]
 
 
 def find_mentions(subject: str, library: Library, collections: frozenset[str] | None) -> list[Mentions]:

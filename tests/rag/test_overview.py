@@ -15,7 +15,7 @@ from rag.retriever import Retriever
 
 
 def info(path: str, title: str = "", number: int = 1) -> DocumentInfo:
-    return DocumentInfo(number, path, "default", title or path, "indexed", 1, 3, 100, None, 0, 10, 0)
+    return DocumentInfo(number, path, "default", title or path, "indexed", 1, 3, 100, None, 0, 10, -number)
 
 
 MAY, JUNE = info("contracts/lease-may.pdf", "Lease agreement May"), info("contracts/lease-june.pdf", number=2)
@@ -60,6 +60,32 @@ def test_recognised(question: str, kind: str, found: list[DocumentInfo]) -> None
 )
 def test_ordinary_questions_stay_ordinary(question: str) -> None:
     assert recognise(question, lambda: DOCUMENTS) is None
+
+
+OLD, NEW = info("terms/conditions-v9.md", number=5), info("terms/conditions-v10.md", number=6)
+
+
+@pytest.mark.parametrize(
+    ("question", "documents", "found"),
+    [
+        pytest.param("What changed between these two versions?", [NEW, OLD], [OLD, NEW], id="all there are"),
+        pytest.param("What changed between the two versions of the conditions?", [NEW, MAY, OLD], [OLD, NEW],
+                     id="by what both are called"),
+        pytest.param("What are the differences between both versions of conditions?", [NEW, MAY, OLD],
+                     [OLD, NEW], id="differences"),
+        pytest.param("Compare the two versions of the lease", [MAY, JUNE, OLD], [JUNE, MAY], id="by time"),
+        pytest.param("这两个版本有什么不同？", [NEW, OLD], [OLD, NEW], id="chinese"),
+        pytest.param("conditions的两个版本有哪些区别？", [NEW, MAY, OLD], [OLD, NEW], id="chinese, named"),
+        pytest.param("What changed between these two versions?", DOCUMENTS, None, id="three are no pair"),
+        pytest.param("What changed between the two versions of Python?", [NEW, OLD], None, id="no such name"),
+        pytest.param("新旧两个版本有什么不同？", [MAY], None, id="one is no pair"),
+    ],
+)  # fmt: skip
+def test_two_versions_are_found_by_what_they_have_in_common(
+    question: str, documents: list[DocumentInfo], found: list[DocumentInfo] | None
+) -> None:
+    overview = recognise(question, lambda: documents)
+    assert (overview and list(overview.documents)) == found
 
 
 def test_subject_is_taken_out_of_its_quotes() -> None:
