@@ -15,6 +15,7 @@ from ingest.values import Place as FilePlace
 from rag.auth import Caller, caller_of
 from rag.errors import NotFound
 from rag.models import ALL, slug
+from rag.ports import Engine
 from rag.service import Service, service_of
 from rag.stores import path_id, store_id
 
@@ -63,6 +64,7 @@ def list_documents(request: Request, wanted: Annotated[Listing, Query()]) -> dic
             "failed": sum(row["state"] in ("failed", "quarantined") for row in rows),
         },
         "collections": _collections(service, caller, rows),
+        "models": models_of(service.parts.engine),
         # The name of the file that is being read may be none of this caller's business.
         "progress": progress_of(status.progress) if status.progress and caller.collections is None else None,
         "max_upload_bytes": service.settings.max_upload_bytes,
@@ -134,6 +136,14 @@ def _rows(service: Service, caller: Caller) -> list[dict[str, Any]]:
             rows.append({**row, "uploaded": False, "bytes": file.size})
     # A file keeps its place when it has been read: nobody who reads page after page misses another.
     return sorted(rows, key=lambda row: str(row["path"]))
+
+
+def models_of(engine: Engine) -> dict[str, Any]:
+    """Name the models that answer and embed."""
+    return {
+        "chat": {"name": engine.chat.name} if engine.chat else None,
+        "embedding": {"name": engine.embedder.name} if engine.embedder else None,
+    }
 
 
 def progress_of(progress: IngestProgress) -> dict[str, Any]:

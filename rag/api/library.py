@@ -20,7 +20,7 @@ from ingest.errors import IngestError
 from ingest.reconciler import collection_of
 from ingest.values import DocumentInfo
 from rag import wire
-from rag.api.documents import progress_of
+from rag.api.documents import models_of, progress_of
 from rag.auth import caller_of
 from rag.errors import InvalidRequest
 from rag.models import ALL, slug
@@ -60,10 +60,7 @@ def status(request: Request) -> dict[str, Any]:
     documents = [document for document in library.documents() if caller.sees(document.collection)]
     now = library.status()
     return {
-        "models": {
-            "chat": {"name": engine.chat.name} if engine.chat else None,
-            "embedding": {"name": engine.embedder.name} if engine.embedder else None,
-        },
+        "models": models_of(engine),
         "collections": [
             {**dataclasses.asdict(collection), "model": f"{ALL}-{slug(collection.name)}"}
             for collection in library.collections()

@@ -74,9 +74,11 @@ def serve(
         with socket.create_server(("127.0.0.1", 0)) as listener:
             thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
             thread.start()
-            yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", documents, engine, key)
-            server.should_exit = True
-            thread.join()
+            try:
+                yield Served(f"http://127.0.0.1:{listener.getsockname()[1]}", documents, engine, key)
+            finally:
+                server.should_exit = True
+                thread.join()
     finally:
         library.close()
         engine.close()

@@ -289,3 +289,33 @@ def test_link_in_an_answer_opens_without_the_key(browser: Browser, served: Serve
     with visit(browser, served.url, link[1]) as seen:
         expect(seen.page.locator("mark")).to_contain_text("carry over five vacation days")
         assert (seen.errors, seen.foreign) == ([], [])
+
+
+def test_more_documents_than_one_answer_lists_can_be_scrolled_through_and_found(
+    browser: Browser, tmp_path: Path, starter_embedding_gguf: Path
+) -> None:
+    n_documents = 1210  # the service lists a thousand at once
+    (tmp_path / "documents").mkdir()
+    for number in range(n_documents):
+        (tmp_path / "documents" / f"合同 contract {number:04}.txt").write_text(f"Contract {number}.", "utf-8")
+    with (
+        serve(tmp_path, Settings(), chat=None, embedding=starter_embedding_gguf) as served,
+        visit(browser, served.url, "/#/documents") as seen,
+    ):
+        rows = seen.page.locator(".rows > .row")
+        for n_shown in (*range(200, n_documents, 200), n_documents):
+            expect(rows).to_have_count(n_shown)
+            rows.last.scroll_into_view_if_needed()
+        expect(seen.page.locator(".more")).to_be_empty()
+        names = seen.page.locator(".row-name").all_text_contents()
+        assert names == [f"合同 contract {number:04}.txt" for number in range(n_documents)]
+        seen.page.get_by_role("searchbox", name="Filter by name").fill("ACT 1209")
+        expect(rows).to_have_count(1)
+        # A refresh keeps what was scrolled to.
+        seen.page.get_by_role("searchbox", name="Filter by name").fill("")
+        expect(rows).to_have_count(200)
+        rows.last.scroll_into_view_if_needed()
+        expect(rows).to_have_count(400)
+        seen.page.evaluate("import('/web/js/library.js').then(({ library }) => library.refresh())")
+        expect(rows).to_have_count(400)
+        assert (seen.errors, seen.foreign) == ([], [])

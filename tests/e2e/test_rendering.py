@@ -59,7 +59,7 @@ def test_documents_and_file_names_do_nothing(browser: Browser, served: Served) -
     with visit(browser, served.url, "/#/documents") as seen:
         page = _trapped(seen)
         expect(page.locator(".row")).to_have_count(min(200, len(DOCUMENTS) + len(FILE_NAMES)))
-        assert set(FILE_NAMES) <= set(page.locator(".row-name").all_inner_texts())
+        assert set(FILE_NAMES) <= set(page.locator(".row-name").all_text_contents())
         for number in range(len(DOCUMENTS)):
             page.locator(f'[data-path="note-{number:03}.txt"] .row-name').click()
             expect(page.locator(".viewer-body")).to_contain_text(f"kind {number} sleeps")

@@ -5,7 +5,7 @@ import { askText, confirmDialog, showDialog } from "./dialog.js";
 import { button, fill, h, icon } from "./dom.js";
 import { addFiles, dropInto, dropTarget } from "./drop.js";
 import { formatBytes, formatTime, t } from "./i18n.js";
-import { library } from "./library.js";
+import { STEP, library, listDocuments } from "./library.js";
 import { toast, toastError } from "./toast.js";
 import { uploads } from "./uploads.js";
 import { openPassage } from "./viewer.js";
@@ -17,12 +17,17 @@ export function documentsView(root) {
   const progress = h("div", { class: "reading" });
   const pending = h("ul", { class: "uploads", "aria-label": t("uploads") });
   const list = h("div", { class: "document-list" });
+  const rows = h("ul", { class: "rows", "aria-label": t("nav.documents") });
+  const more = h("div", { class: "more" });
+  const keepRow = rowsThatStay();
+  // Who scrolls to the end of the list finds it longer; the button is there for the keyboard.
+  const ending = new IntersectionObserver(([end]) => end.isIntersecting && library.grow(), { rootMargin: "600px" });
   const add = button(t("documents.add"), { icon: "upload", class: "primary", onclick: () => input.click() });
   let typing = 0;
 
   function filtered() {
     clearTimeout(typing);
-    typing = setTimeout(() => library.want({ query: filter.value.trim(), limit: 200 }), 180);
+    typing = setTimeout(() => library.want({ query: filter.value.trim(), limit: STEP }), 180);
   }
 
   function chosen() {
@@ -43,11 +48,12 @@ export function documentsView(root) {
       // The open row of a menu or the focus must outlive a drawing: rows are found again by their path.
       const focused = document.activeElement?.closest?.("[data-path]");
       const place = focused && [focused.dataset.path, [...focused.querySelectorAll("button")].indexOf(document.activeElement)];
-      fill(
-        list,
-        h("ul", { class: "rows", "aria-label": t("nav.documents") }, documents.map(row)),
-        total > documents.length && h("div", { class: "more" }, button(t("documents.more", { n: total - documents.length }), { icon: "down", onclick: () => library.want({ limit: Math.min(library.wanted.limit + 200, 1000) }) })),
-      );
+      fill(rows, documents.map(keepRow));
+      fill(more, total > documents.length && button(t("documents.more", { n: total - documents.length }), { icon: "down", onclick: () => library.grow() }));
+      fill(list, rows, more);
+      // It tells only of changes: a list whose end is in sight still, after it grew, would not grow on.
+      ending.unobserve(more);
+      ending.observe(more);
       if (place) list.querySelector(`[data-path="${CSS.escape(place[0])}"]`)?.querySelectorAll("button")[place[1]]?.focus();
     }
   }
@@ -56,7 +62,7 @@ export function documentsView(root) {
     const all = { folder: null, name: t("collections.all"), n_documents: collections.reduce((sum, one) => sum + one.n_documents, 0) };
     return [all, ...collections].map((one) => {
       const isChosen = one.folder === library.wanted.collection;
-      const tab = h("button", { type: "button", class: "tab", "aria-pressed": String(isChosen), onclick: () => library.want({ collection: one.folder, limit: 200 }) }, one.folder === null ? one.name : collectionName(one), h("span", { class: "count" }, one.n_documents.toLocaleString()));
+      const tab = h("button", { type: "button", class: "tab", "aria-pressed": String(isChosen), onclick: () => library.want({ collection: one.folder, limit: STEP }) }, one.folder === null ? one.name : collectionName(one), h("span", { class: "count" }, one.n_documents.toLocaleString()));
       const canDelete = isChosen && one.deletable;
       return h("span", { class: "tab-frame" }, tab, canDelete && button(t("collections.delete"), { icon: "trash", bare: true, onclick: () => deleteCollection(one) }));
     });
@@ -112,6 +118,7 @@ export function documentsView(root) {
     focus: () => filter.focus(),
     leave() {
       clearTimeout(typing);
+      ending.disconnect();
       dropInto(null);
       library.removeEventListener("change", draw);
       uploads.removeEventListener("change", drawUploads);
@@ -130,6 +137,19 @@ const STATES = {
   quarantined: ["warning", "bad"],
 };
 
+/** Draw rows, and give the same ones again while what they tell is the same: lists are long, and change little. */
+function rowsThatStay() {
+  const drawn = new Map();
+  return (one) => {
+    const told = JSON.stringify([one, modified(one)]);
+    const known = drawn.get(one.path);
+    if (known?.told === told) return known.element;
+    const element = row(one);
+    drawn.set(one.path, { told, element });
+    return element;
+  };
+}
+
 function row(one) {
   const isBad = one.state === "failed" || one.state === "quarantined";
   const name = one.path.split("/").pop();
@@ -138,7 +158,7 @@ function row(one) {
   const facts = [
     one.path !== name && one.path.slice(0, -name.length - 1),
     one.n_chunks > 0 && t("passages", { n: one.n_chunks }),
-    one.n_tokens > 0 && t("tokens", { n: one.n_tokens }),
+    one.n_tokens > 0 && h("span", { class: "minor" }, t("tokens", { n: one.n_tokens })),
     one.bytes > 0 && formatBytes(one.bytes),
     one.version > 1 && t("version", { version: one.version }),
   ].filter(Boolean);
@@ -151,12 +171,12 @@ function row(one) {
       "div",
       { class: "row-text" },
       open ? h("button", { type: "button", class: "row-name", onclick: (event) => openPassage({ path: one.path }, event.currentTarget) }, name) : h("span", { class: "row-name" }, name),
-      h("p", { class: "row-facts" }, facts.map((fact) => h("span", null, fact))),
+      h("p", { class: "row-facts" }, facts.map((fact) => (fact instanceof Element ? fact : h("span", null, fact)))),
       isBad && h("p", { class: "reason" }, one.reason ?? t("state.failed")),
       isBad && one.n_chunks > 0 && h("p", { class: "hint" }, t("documents.oldVersion")),
     ),
     state,
-    h("time", { class: "row-time", ...(one.modified_at ? { datetime: new Date(one.modified_at * 1000).toISOString() } : {}) }, one.modified_at ? formatTime(one.modified_at) : ""),
+    h("time", { class: "row-time", ...(one.modified_at ? { datetime: new Date(one.modified_at * 1000).toISOString() } : {}) }, modified(one)),
     h(
       "div",
       { class: "row-actions" },
@@ -165,6 +185,10 @@ function row(one) {
       button(t("documents.delete", { name }), { icon: "trash", bare: true, onclick: () => (one.uploaded ? deleteDocument(one) : explainFolder(one)) }),
     ),
   );
+}
+
+function modified(one) {
+  return one.modified_at ? formatTime(one.modified_at) : "";
 }
 
 function extension(name) {
@@ -236,7 +260,7 @@ async function deleteCollection(one) {
   if (!(await confirmDialog(t("collections.delete.title", { name: one.name }), text, t("delete")))) return;
   try {
     // The documents go with their uploads: a copy that nobody sees would stay otherwise.
-    const { data } = await api.get(`/v1/library/documents?${new URLSearchParams({ collection: one.folder, limit: "1000" })}`);
+    const { data } = await listDocuments({ collection: one.folder });
     for (const { file_id: id } of data) await api.remove(`/v1/files/${id}`);
     await api.remove(`/v1/vector_stores/${one.id}`);
     toast(t("collections.deleted", { name: one.name }));
