@@ -70,11 +70,15 @@ PRESETS: Mapping[str, Preset] = {
         file_name="bge-small-zh-v1.5-F16.gguf",
     ),
     "multi-embedding": Preset(
-        source="hf:Qwen/Qwen3-Embedding-0.6B-GGUF/Qwen3-Embedding-0.6B-Q8_0.gguf",
+        source=(
+            "hf:Qwen/Qwen3-Embedding-0.6B-GGUF@370f27d7550e0def9b39c1f16d3fbaa13aa67728"
+            "/Qwen3-Embedding-0.6B-Q8_0.gguf"
+        ),
         role="embedding",
         languages="Chinese, English and 100 more",
         licence="Apache-2.0",
         note="finds best; reading documents takes ten times as long as with zh-embedding",
+        sha256="06507c7b42688469c4e7298b0a1e16deff06caf291cf0a5b278c308249c3e439",
     ),
     "zh-rerank": Preset(
         source="hf:BAAI/bge-reranker-base",
