@@ -11,13 +11,14 @@ import re
 from typing import IO, TYPE_CHECKING
 
 from ingest.partition.decoding import decode_lines
+from ingest.partition.lines import Lines, joined
 from ingest.partition.markdown_table import markdown_table
-from ingest.values import Element
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from ingest.partition.limits import Limits
+    from ingest.values import Element
 
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*$")
@@ -48,16 +49,10 @@ def read_markdown(file: IO[bytes], limits: Limits) -> list[Element]:
 
 
 class _Reader:
-    """Walk over the lines once. A line is text, start; ends lie before the newline."""
+    """Walk over the lines once."""
 
     def __init__(self, text: str) -> None:
-        self._text = text
-        self._lines = text.split("\n")
-        self._starts: list[int] = []
-        start = 0
-        for line in self._lines:
-            self._starts.append(start)
-            start += len(line) + 1
+        self._lines = Lines(text)
         self._at = 0
 
     def blocks(self) -> Iterator[Element]:
@@ -92,16 +87,10 @@ class _Reader:
     def _element(
         self, kind: str, first: int, last: int, text: str, level: int | None = None
     ) -> Iterator[Element]:
-        """Make an element of lines first to last; where no mark was taken out, its place is exact."""
+        """Make an element of lines first to last, unless nothing is left of them."""
         self._at = last
-        plain = _plain(text).strip()
-        if not plain:
-            return
-        start, end = self._starts[first], self._starts[last - 1] + len(self._lines[last - 1])
-        place = self._text.find(plain, start, end)
-        if place >= 0:
-            start, end = place, place + len(plain)
-        yield Element(kind, plain, level=level, start=start, end=end)
+        if plain := _plain(text).strip():
+            yield self._lines.element(kind, plain, first, last, level)
 
     def _fenced(self, fence: re.Match[str]) -> Iterator[Element]:
         first = self._at
@@ -111,19 +100,15 @@ class _Reader:
         while last < len(self._lines) and not close.match(self._lines[last]):
             last += 1
         body = [
-            line[min(margin, len(line) - len(line.lstrip(" "))) :] for line in self._lines[first + 1 : last]
+            line[min(margin, len(line) - len(line.lstrip(" "))) :]
+            for line in self._lines.lines[first + 1 : last]
         ]
         yield from self._verbatim(first + 1, last, "\n".join(body).strip("\n"))
         self._at = last + 1
 
     def _verbatim(self, first: int, last: int, code: str) -> Iterator[Element]:
-        if not code.strip():
-            return
-        start = self._starts[first]
-        end = self._starts[last - 1] + len(self._lines[last - 1])
-        if (place := self._text.find(code, start, end)) >= 0:
-            start, end = place, place + len(code)
-        yield Element("CodeSnippet", code, start=start, end=end)
+        if code.strip():
+            yield self._lines.element("CodeSnippet", code, first, last)
 
     def _indented(self) -> Iterator[Element]:
         first = last = self._at
@@ -132,7 +117,8 @@ class _Reader:
         ):
             last += 1
         lines = [
-            line.removeprefix("\t") if line.startswith("\t") else line[4:] for line in self._lines[first:last]
+            line.removeprefix("\t") if line.startswith("\t") else line[4:]
+            for line in self._lines.lines[first:last]
         ]
         yield from self._verbatim(first, last, "\n".join(lines).strip("\n"))
         self._at = last
@@ -156,8 +142,7 @@ class _Reader:
             last += 1
         self._at = last
         if table := markdown_table(rows):
-            start, end = self._starts[first], self._starts[last - 1] + len(self._lines[last - 1])
-            yield Element("Table", table, start=start, end=end)
+            yield self._lines.element("Table", table, first, last)
 
     def _item(self) -> Iterator[Element]:
         """Read a list item: its own line, and those that go on with it."""
@@ -194,16 +179,6 @@ class _Reader:
         if not line.strip() or _HEADING.match(line) or _FENCE.match(line):
             return False
         return _UNDERLINE.match(line) is not None or _RULE.match(line) is None
-
-
-def joined(lines: list[str]) -> str:
-    """Join the lines of a paragraph: with a space, between Chinese characters without."""
-    text = lines[0].strip()
-    for line in lines[1:]:
-        piece = line.strip()
-        wide = bool(text) and ord(text[-1]) >= 0x2E80 and bool(piece) and ord(piece[0]) >= 0x2E80
-        text += piece if wide else f" {piece}"
-    return text
 
 
 def _plain(text: str) -> str:

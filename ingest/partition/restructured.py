@@ -6,12 +6,17 @@ import re
 from typing import IO, TYPE_CHECKING
 
 from ingest.partition.decoding import decode_lines
-from ingest.partition.markdown import joined
+from ingest.partition.lines import Lines, joined
 from ingest.partition.markdown_table import markdown_table
-from ingest.values import Element
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ingest.partition.limits import Limits
+    from ingest.values import Element
+
+# The numbers of its first line and of the one after its last; blank lines are in none.
+_Block = tuple[int, int]
 
 _RULE = re.compile(r"([=\-~^\"'`#*+.:_<>])\1{2,}\s*$")
 _BULLET = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)]|#\.)\s+")
@@ -23,114 +28,124 @@ _LINK = re.compile(r"`([^`<]+?)\s*<[^`>]*>`__?")
 
 
 def read_rst(file: IO[bytes], limits: Limits) -> list[Element]:
-    """Read reStructuredText; a heading's level is the order in which its rule first appears."""
-    text = decode_lines(file.read(limits.file_bytes)).expandtabs(4)
-    elements: list[Element] = []
-    rules: list[str] = []
-    blocks = _blocks(text)
-    place = 0
-    while place < len(blocks):
-        block = blocks[place]
-        place += 1
-        heading = _heading(block)
-        if heading is not None:
-            title, rule, rest = heading
-            if rule not in rules:
-                rules.append(rule)
-            elements.append(Element("Title", title, level=rules.index(rule)))
-            if rest:
-                blocks.insert(place, rest)
-        elif _DIRECTIVE.match(block[0]):
-            # Options and bodies are indented; notes and the like are prose, comments and images are nothing.
-            is_code = _CODE.match(block[0])
-            place = _directive(blocks, place, block, elements, is_code=is_code is not None)
-        elif block[0].startswith(" ") and elements and elements[-1].text.endswith("::"):
-            place = _literal(blocks, place - 1, elements)
-        elif _SIMPLE_TABLE.match(block[0]):
-            elements.append(Element("Table", _simple_table(block)))
+    """Read reStructuredText; a heading's level is the order in which its rule first appears.
+
+    Offsets are those of the file's text.
+    """
+    return list(_Reader(decode_lines(file.read(limits.file_bytes))).elements())
+
+
+class _Reader:
+    """Walk over the blocks between blank lines once."""
+
+    def __init__(self, text: str) -> None:
+        self._source = Lines(text)
+        self._lines = [line.expandtabs(4).rstrip() for line in self._source.lines]
+        self._blocks = list(self._cut())
+        self._next = 0
+        self._rules: list[str] = []
+        self._is_literal = False
+        """Whether the text before ends with ::, so that what is indented after it is code."""
+
+    def _cut(self) -> Iterator[_Block]:
+        first = None
+        for number, line in enumerate([*self._lines, ""]):
+            if line and first is None:
+                first = number
+            elif not line and first is not None:
+                yield first, number
+                first = None
+
+    def elements(self) -> Iterator[Element]:
+        while self._next < len(self._blocks):
+            first, last = self._blocks[self._next]
+            self._next += 1
+            line = self._lines[first]
+            was_literal, self._is_literal = self._is_literal, False
+            if (heading := self._heading(first, last)) is not None:
+                yield heading
+            elif _DIRECTIVE.match(line):
+                yield from self._directive(first, last)
+            elif line.startswith(" ") and was_literal:
+                self._next -= 1
+                yield from self._code(self._indented())
+            elif _SIMPLE_TABLE.match(line):
+                if table := _simple_table(self._lines[first:last]):
+                    yield self._source.element("Table", table, first, last)
+            else:
+                yield from self._prose(first, last)
+
+    def _heading(self, first: int, last: int) -> Element | None:
+        """Read a heading that begins the block, its rule below it or on both sides; the rest stays."""
+        lines = self._lines[first:last]
+        if len(lines) >= 3 and _RULE.match(lines[0]) and lines[0] == lines[2] and not _RULE.match(lines[1]):
+            title, rule, end = lines[1].strip(), lines[0][0] * 2, first + 3
+        elif len(lines) >= 2 and _RULE.match(lines[1]) and not lines[0].startswith(" "):
+            title, rule, end = lines[0], lines[1][0], first + 2
         else:
-            _prose(block, elements)
-    return [
-        Element(e.kind, e.text.removesuffix(":") if e.text.endswith("::") else e.text, level=e.level)
-        for e in elements
-        if e.text
-    ]
+            return None
+        if rule not in self._rules:
+            self._rules.append(rule)
+        if end < last:
+            self._blocks.insert(self._next, (end, last))
+        return self._source.element("Title", _plain(title), first, end, self._rules.index(rule))
+
+    def _directive(self, first: int, last: int) -> Iterator[Element]:
+        """Read what belongs to a directive: code, or notes as prose; comments and images are nothing."""
+        line = self._lines[first]
+        # Options are indented, as the body is.
+        begin = first + 1
+        while begin < last and self._lines[begin].strip().startswith(":"):
+            begin += 1
+        body = [*([(begin, last)] if begin < last else []), *self._indented()]
+        if _CODE.match(line):
+            yield from self._code(body)
+        elif "::" in line:
+            for block in body:
+                yield from self._prose(*block)
+
+    def _indented(self) -> list[_Block]:
+        """Take the next blocks, as long as they are indented."""
+        taken: list[_Block] = []
+        while self._next < len(self._blocks) and self._lines[self._blocks[self._next][0]].startswith(" "):
+            taken.append(self._blocks[self._next])
+            self._next += 1
+        return taken
+
+    def _code(self, blocks: list[_Block]) -> Iterator[Element]:
+        if not blocks:
+            return
+        first, last = blocks[0][0], blocks[-1][1]
+        lines = self._lines[first:last]
+        margin = min(len(line) - len(line.lstrip()) for line in lines if line)
+        code = "\n".join(line[margin:] for line in lines)
+        yield self._source.element("CodeSnippet", code, first, last)
+
+    def _prose(self, first: int, last: int) -> Iterator[Element]:
+        lines = self._lines[first:last]
+        starts = (
+            [n for n, line in enumerate(lines) if _BULLET.match(line)] if _BULLET.match(lines[0]) else [0]
+        )
+        for begin, end in zip(starts, [*starts[1:], len(lines)], strict=True):
+            bullet = _BULLET.match(lines[begin])
+            own = [lines[begin][bullet.end() :] if bullet else lines[begin], *lines[begin + 1 : end]]
+            text = _plain(joined(own))
+            self._is_literal = text.endswith("::")
+            if text := text.removesuffix(":") if self._is_literal else text:
+                kind = "ListItem" if bullet else "NarrativeText"
+                yield self._source.element(kind, text, first + begin, first + end)
 
 
-def _blocks(text: str) -> list[list[str]]:
-    """Cut at blank lines."""
-    blocks: list[list[str]] = []
-    for line in text.split("\n"):
-        if not line.strip():
-            blocks.append([])
-        elif blocks:
-            blocks[-1].append(line.rstrip())
-        else:
-            blocks.append([line.rstrip()])
-    return [block for block in blocks if block]
-
-
-def _heading(block: list[str]) -> tuple[str, str, list[str]] | None:
-    """Return title, rule and the lines after it, where the block begins with a heading."""
-    if len(block) >= 3 and _RULE.match(block[0]) and block[0] == block[2] and not _RULE.match(block[1]):
-        return _plain(block[1]).strip(), block[0][0] * 2, block[3:]
-    if len(block) >= 2 and _RULE.match(block[1]) and not block[0].startswith(" "):
-        return _plain(block[0]), block[1][0], block[2:]
-    return None
-
-
-def _directive(
-    blocks: list[list[str]], place: int, first: list[str], elements: list[Element], *, is_code: bool
-) -> int:
-    body = [[line for line in first[1:] if not line.strip().startswith(":")]]
-    while place < len(blocks) and blocks[place][0].startswith(" "):
-        body.append(blocks[place])
-        place += 1
-    body = [lines for lines in body if lines]
-    if is_code:
-        elements.append(Element("CodeSnippet", _dedented(body)))
-    elif "::" in first[0]:
-        for lines in body:
-            _prose(lines, elements)
-    return place
-
-
-def _literal(blocks: list[list[str]], place: int, elements: list[Element]) -> int:
-    body = []
-    while place < len(blocks) and blocks[place][0].startswith(" "):
-        body.append(blocks[place])
-        place += 1
-    elements.append(Element("CodeSnippet", _dedented(body)))
-    return place
-
-
-def _dedented(blocks: list[list[str]]) -> str:
-    margin = min((len(line) - len(line.lstrip()) for block in blocks for line in block), default=0)
-    return "\n\n".join("\n".join(line[margin:] for line in block) for block in blocks)
-
-
-def _simple_table(block: list[str]) -> str:
-    starts = [match.start() for match in re.finditer("=+", block[0])]
+def _simple_table(lines: list[str]) -> str:
+    starts = [match.start() for match in re.finditer("=+", lines[0])]
     ends = [*starts[1:], None]
     return markdown_table(
         [
             [_plain(line[start:end]).strip() for start, end in zip(starts, ends, strict=True)]
-            for line in block
+            for line in lines
             if not _SIMPLE_TABLE.match(line)
         ]
     )
-
-
-def _prose(block: list[str], elements: list[Element]) -> None:
-    if not _BULLET.match(block[0]):
-        elements.append(Element("NarrativeText", _plain(joined(block))))
-        return
-    for line in block:
-        if bullet := _BULLET.match(line):
-            elements.append(Element("ListItem", _plain(line[bullet.end() :])))
-        else:
-            last = elements.pop()
-            elements.append(Element(last.kind, joined([last.text, _plain(line)])))
 
 
 def _plain(text: str) -> str:

@@ -197,6 +197,17 @@ def test_parts_of_xml_tell_their_offsets(partitioner: Partitioner, tmp_path: Pat
     ]
 
 
+def test_parts_of_rst_tell_their_offsets(partitioner: Partitioner, tmp_path: Path) -> None:
+    elements = read(partitioner, tmp_path / "a.rst", RST.encode())
+    places = {e.text: RST[e.start : e.end] for e in elements}
+    exact = ["Handbook", "Leave", "first", "Like this:", "$ quarry up", "Trains first."]
+    assert {text: places[text] for text in exact} == {text: text for text in exact}
+    # Marks were taken out: the lines that it stands in.
+    assert places["def f():\n    return 1"] == "   def f():\n       return 1"
+    assert places["second goes on"] == "- second\n  goes on"
+    assert places[TABLE].startswith("====  ====\nname")
+
+
 def test_paragraphs_of_odt_rtf_and_epub_tell_their_place(partitioner: Partitioner, tmp_path: Path) -> None:
     def places(name: str, content: bytes) -> list[tuple[str, int, int]]:
         elements = read(partitioner, tmp_path / name, content)
