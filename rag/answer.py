@@ -1,101 +1,46 @@
 """Answer a conversation: one stream of events, read by the HTTP API and by whoever comes later."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from anyio import to_thread
 
-from engine.chat_model import Delta, GenerationParams
 from engine.errors import ContextTooLong
 from ingest.values import DocumentInfo
-from rag.citations import FOOTER, CitationFilter, Source, annotations, footer, quote_text, supporting
+from rag.asking import Ask, Parts, share_context, wanted_tokens
+from rag.citations import FOOTER, CitationFilter, Source, annotations, footer, supporting
 from rag.errors import NotReady
 from rag.events import Called, End, Event, Retrieved, Text, Thought
-from rag.extract import best_sentences, extract
-from rag.focus import CLOSE_TO_BEST, LONGEST_ANSWER, GroundedSentences, is_small, short_prompt
+from rag.focus import is_small
 from rag.forms import Form, instruct
 from rag.generating import generate
 from rag.language import is_chinese
 from rag.links import Linking, MarkLinker
-from rag.models import Target
 from rag.overview import Overview, recognise
-from rag.ports import ChatModel, Engine, Message
-from rag.prompt import Prompt, disarm, pack
-from rag.prompt_files import Prompts
+from rag.ports import ChatModel, Message
+from rag.prompt import Prompt, pack
 from rag.query import Conversation, read_conversation, search_query
-from rag.retriever import Passage, Retriever
+from rag.quotation import focused, nothing_found, quotations, quoted
+from rag.retriever import Passage
 from rag.tools import Tools, flatten, may_be_call
 from rag.whole_documents import Reader, answer_whole
 
-_NOTHING_FOUND = {
-    "en": "The documents do not say anything about this.",
-    "zh": "文档中没有找到与此相关的内容。",
-}
-_NO_DOCUMENTS = {
-    "en": "There are no documents to answer from yet: put some into the documents folder.",
-    "zh": "还没有可供查询的文档：请先把文档放进文档文件夹。",
-}
+if TYPE_CHECKING:
+    from engine.chat_model import Delta
+
 # Set apart from what the documents say, so that nobody takes the one for the other.
 _GENERALLY = {
     "en": "\n\n---\n**A general answer, not from your documents:**\n\n",
     "zh": "\n\n---\n**以下是一般性的回答，不来自您的文档：**\n\n",
 }
-_FORMED_TOKENS = 1024
 _LOOP_LENGTH = 32
 _LOOP_CHARACTERS = 8
 _TITLE_WORDS = 5
 _TITLE_CHARACTERS = 24
 _SUMMARY_TURNS = 6
-
-
-Answers = Literal["strict", "mixed"]
-
-
-@dataclass(frozen=True, slots=True)
-class Search:
-    """How documents are searched, where the request says so. `accepts` gets the path of a document."""
-
-    limit: int | None = None
-    accepts: Callable[[str], bool] | None = None
-    least_similarity: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """A conversation, what it is for, and how to draw the answer.
-
-    params.max_tokens None: as many as `answer_tokens` and the context allow. With a form or a tool the text
-    is JSON and nothing else: no marks, no list of sources.
-    """
-
-    target: Target
-    messages: Sequence[Message]
-    params: GenerationParams
-    with_footer: bool = True
-    form: Form | None = None
-    tools: Tools | None = None
-    thinking: bool | None = None
-    """Whether a model that thinks first shall; None: as it does by itself."""
-    answers: Answers | None = None
-    """Whether an answer may go beyond the documents; None: as the service is set."""
-    search: Search = Search()
-    linking: Linking | None = None
-    """How marks become links; None: they stay marks."""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What answers are made from."""
-
-    engine: Engine
-    retriever: Retriever
-    context_tokens: int
-    answer_tokens: int
-    prompts: Prompts
-    answers: Answers = "strict"
 
 
 async def answer(ask: Ask, parts: Parts) -> AsyncGenerator[Event, None]:
@@ -176,15 +121,15 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
             events = _generally(ask, conversation, chat, parts)
         # The smallest models know English only.
         elif chat is not None and passages and not is_chinese(conversation.question):
-            events = _focused(ask, conversation, sources, chat, parts)
+            events = focused(ask, conversation, sources, chat, parts)
         else:
             _check_words(ask)
-            events = _quoted(ask, conversation, sources, parts)
+            events = quoted(ask, conversation, sources, parts)
         async with aclosing(events):
             async for event in events:
                 yield event
         return
-    room, params = _budget(ask, chat, parts)
+    room, params = share_context(ask, chat, parts)
     prompt = await _packed(
         conversation,
         passages,
@@ -216,7 +161,7 @@ async def _from_documents(ask: Ask, conversation: Conversation, parts: Parts) ->
     rest = marks.flush()
     if not (written + rest).strip():
         # A model that has nothing to say must not leave the reader with nothing.
-        rest = await _extract(conversation, prompt.sources, parts)
+        rest = await quotations(conversation, prompt.sources, parts)
     written += rest
     shown = marks.cited or supporting(written, prompt.sources)
     listing = footer(
@@ -274,7 +219,7 @@ def _whole(
     chat, chinese = parts.engine.chat, is_chinese(conversation.question)
     reader = None
     if chat is not None and not is_small(chat):
-        room, params = _budget(ask, chat, parts)
+        room, params = share_context(ask, chat, parts)
         reader = Reader(chat, room, params, parts.prompts)
     return answer_whole(
         overview,
@@ -293,24 +238,6 @@ def is_looping(text: str) -> bool:
     return len(set(end)) >= _LOOP_CHARACTERS and text[-800:].count(end) >= 4
 
 
-async def _quoted(
-    ask: Ask, conversation: Conversation, sources: tuple[Source, ...], parts: Parts
-) -> AsyncGenerator[Event, None]:
-    """Answer with quotations, or say that there is nothing to quote."""
-    chinese = is_chinese(conversation.question)
-    language = "zh" if chinese else "en"
-    text = await _extract(conversation, sources, parts) if sources else ""
-    if not text:
-        empty = await to_thread.run_sync(parts.retriever.is_empty, ask.target.collections)
-        yield Text((_NO_DOCUMENTS if empty else _NOTHING_FOUND)[language])
-        yield End("stop", 0, 0)
-        return
-    marks = annotations(text, sources)
-    cited = tuple(sorted({n for n in range(1, len(sources) + 1) if f"[{n}]" in text}))
-    yield Text(text + (footer(sources, cited=cited, chinese=chinese) if ask.with_footer else ""))
-    yield End("stop", 0, 0, sources, cited, tuple(marks))
-
-
 def _may_go_beyond(ask: Ask, parts: Parts) -> bool:
     return (ask.answers or parts.answers) == "mixed"
 
@@ -320,9 +247,7 @@ async def _generally(
 ) -> AsyncGenerator[Event, None]:
     """Say that the documents do not, then let the model answer from what it knows, set apart."""
     chinese = is_chinese(conversation.question)
-    language = "zh" if chinese else "en"
-    empty = await to_thread.run_sync(parts.retriever.is_empty, ask.target.collections)
-    yield Text((_NO_DOCUMENTS if empty else _NOTHING_FOUND)[language] + _GENERALLY[language])
+    yield Text(await nothing_found(ask, parts, chinese=chinese) + _GENERALLY["zh" if chinese else "en"])
     messages: list[Message] = [
         {"role": "system", "content": parts.prompts.text("general", chinese=chinese)},
         *conversation.history,
@@ -331,53 +256,6 @@ async def _generally(
     async with aclosing(_from_model(ask, messages, chat, parts)) as pieces:
         async for piece in pieces:
             yield piece
-
-
-async def _focused(
-    ask: Ask, conversation: Conversation, sources: tuple[Source, ...], chat: ChatModel, parts: Parts
-) -> AsyncGenerator[Event, None]:
-    """Let a small model answer from a few sentences; quote those where it does not keep to them."""
-    question = search_query(conversation)
-    quotes = await to_thread.run_sync(
-        partial(best_sentences, question, sources, embedder=parts.retriever.embedder, least=CLOSE_TO_BEST)
-    )
-    texts = [disarm(sentence, chat) for _, sentence in quotes]
-    messages = short_prompt(conversation.question, texts, rule=parts.prompts.text("short", chinese=False))
-    token_ids = await to_thread.run_sync(chat.prompt_tokens, messages)
-    left = chat.context_length - len(token_ids)
-    if left < 1:
-        raise ContextTooLong(
-            f"the question has {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
-        )
-    # Whatever the client sends: a drawn word is a wrong one here.
-    params = replace(ask.params, temperature=0.0, max_tokens=min(_wanted(ask, parts), LONGEST_ANSWER, left))
-    grounded, written, n_written = GroundedSentences(conversation.question, quotes), "", 0
-    end = None
-    async with aclosing(generate(chat, token_ids, params)) as pieces:
-        async for piece in pieces:
-            if isinstance(piece, End):
-                end = piece
-            elif isinstance(piece, Text):
-                ready = quote_text(grounded.feed(piece.text), own_marks=True)
-                written += ready
-                n_written += sum(delta.n_tokens for delta in piece.deltas)
-                yield Text(ready, piece.deltas)
-                if grounded.ended:
-                    end = End("stop", len(token_ids), n_written, n_cached_tokens=piece.n_cached_tokens)
-                    break
-            else:
-                yield piece
-    assert end is not None  # noqa: S101 (generate ends with it, or raises)
-    rest = quote_text(grounded.flush(is_whole=end.finish_reason == "stop"), own_marks=True)
-    if not (written + rest).strip():
-        rest = await _extract(conversation, sources, parts)
-    written += rest
-    marks = annotations(written, sources)
-    cited = tuple(source.number for source in sources if f"[{source.number}]" in written)
-    listing = footer(sources, cited=cited, chinese=is_chinese(conversation.question))
-    if tail := rest + (listing if ask.with_footer else ""):
-        yield Text(tail)
-    yield replace(end, finish_reason="stop", sources=sources, cited=cited, annotations=tuple(marks))
 
 
 async def _formed(
@@ -391,7 +269,7 @@ async def _formed(
         async for event in _from_model(ask, list(ask.messages), chat, parts):
             yield event
         return
-    room, params = _budget(ask, chat, parts)
+    room, params = share_context(ask, chat, parts)
     # The words of a thought would not fit the form.
     prompt = await _packed(
         conversation, passages, chat, room, parts, thinking=False, instruction=form.instruction
@@ -443,13 +321,6 @@ async def _with_tools(ask: Ask, tools: Tools, parts: Parts) -> AsyncGenerator[Ev
         yield end
 
 
-async def _extract(conversation: Conversation, sources: tuple[Source, ...], parts: Parts) -> str:
-    question = search_query(conversation)
-    return await to_thread.run_sync(
-        partial(extract, question, sources, embedder=parts.retriever.embedder_for(question))
-    )
-
-
 async def _from_model(
     ask: Ask, messages: list[Message], chat: ChatModel, parts: Parts
 ) -> AsyncGenerator[Event, None]:
@@ -459,7 +330,7 @@ async def _from_model(
         raise ContextTooLong(
             f"the messages have {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
         )
-    params = replace(ask.params, max_tokens=min(_wanted(ask, parts), left))
+    params = replace(ask.params, max_tokens=min(wanted_tokens(ask, parts), left))
     async with aclosing(generate(chat, token_ids, params)) as pieces:
         async for piece in pieces:
             yield piece
@@ -490,13 +361,6 @@ def _prompt(ask: Ask, messages: list[Message], chat: ChatModel) -> Sequence[int]
     return chat.prompt_tokens(messages if chat.knows_tools else flatten(messages), thinking=thinking)
 
 
-def _wanted(ask: Ask, parts: Parts) -> int:
-    """Tell how long the answer may be; one cut in the middle of its form is of no use."""
-    is_formed = ask.form is not None or ask.tools is not None
-    usual = max(parts.answer_tokens, _FORMED_TOKENS) if is_formed else parts.answer_tokens
-    return ask.params.max_tokens or usual
-
-
 def _check_words(ask: Ask) -> None:
     if ask.form is not None:
         raise NotReady("response_format needs a chat model: set QUARRY_CHAT_MODEL")
@@ -504,10 +368,3 @@ def _check_words(ask: Ask) -> None:
 
 def _last(ask: Ask, conversation: Conversation) -> Message:
     return {"role": ask.messages[-1]["role"], "content": conversation.question}
-
-
-def _budget(ask: Ask, chat: ChatModel, parts: Parts) -> tuple[int, GenerationParams]:
-    """Share the context between prompt and answer; at most a quarter of it is kept for the answer."""
-    wanted = _wanted(ask, parts)
-    reserved = min(wanted, chat.context_length // 4)
-    return chat.context_length - reserved, replace(ask.params, max_tokens=reserved)

@@ -10,7 +10,6 @@ from engine.errors import EngineError
 from ingest.errors import IngestError
 from rag import wire
 from rag.admission import Admission
-from rag.answer import Parts
 from rag.api import (
     chat,
     completions,
@@ -26,6 +25,7 @@ from rag.api import (
     stores,
 )
 from rag.api import library as library_routes
+from rag.asking import Parts
 from rag.boundary import Boundary, error_response
 from rag.errors import ApiError, to_api_error
 from rag.links import Links

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from rag import wire
-from rag.answer import Ask
+from rag.asking import Ask
 from rag.forms import read_response_format
 from rag.models import Target
 from rag.ports import ChatModel

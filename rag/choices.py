@@ -7,7 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from engine.chat_model import GenerationParams
-from rag.answer import Ask, Parts, answer
+from rag.answer import answer
+from rag.asking import Ask, Parts
 from rag.events import Event
 
 Numbered = tuple[int, Event]

@@ -29,7 +29,8 @@ from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import ConfigDict, Field
 
 from rag import wire
-from rag.answer import Ask, Parts, answer
+from rag.answer import answer
+from rag.asking import Ask, Parts
 from rag.chat_request import read_chat
 from rag.events import Called, End, Event, Text, Thought
 from rag.models import ALL, resolve_chat

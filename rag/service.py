@@ -9,7 +9,7 @@ from anyio import CapacityLimiter
 from fastapi import Request
 
 from rag.admission import Admission
-from rag.answer import Parts
+from rag.asking import Parts
 from rag.auth import Caller
 from rag.errors import ApiError, NotReady
 from rag.links import Linking, Links, linking, reachable_base

@@ -6,7 +6,7 @@ from contextlib import aclosing
 
 import structlog
 
-from rag.answer import Ask
+from rag.asking import Ask
 from rag.choices import Numbered, answer_all
 from rag.events import Called, End, Retrieved, Text, Thought
 from rag.service import Service

@@ -15,8 +15,8 @@ from starlette.responses import JSONResponse, Response
 
 from rag import sse, wire
 from rag.admission import places_of
-from rag.answer import Ask
 from rag.api import answering
+from rag.asking import Ask
 from rag.auth import Caller, caller_of
 from rag.chat_request import read_chat
 from rag.choices import Numbered

@@ -13,9 +13,9 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
 from rag import sse, wire
-from rag.answer import Ask, Search
 from rag.api import answering
 from rag.api.paging import Paging, page_of
+from rag.asking import Ask, Search
 from rag.auth import Caller, caller_of
 from rag.choices import Numbered
 from rag.errors import InvalidRequest, UnsupportedParameter, to_api_error

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from engine.chat_model import GenerationParams
 from rag import wire
-from rag.answer import Ask, Search
+from rag.asking import Ask, Search
 from rag.errors import InvalidRequest, UnsupportedParameter
 from rag.filters import read_threshold
 from rag.forms import Form, read_response_format

@@ -6,7 +6,8 @@ import pytest
 
 from engine.chat_model import GenerationParams
 from ingest.values import DocumentInfo
-from rag.answer import Ask, Parts, answer
+from rag.answer import answer
+from rag.asking import Ask, Parts
 from rag.events import End, Retrieved, Text, Thought
 from rag.models import Target
 from rag.overview import find_changes, find_document, find_mentions, recognise
