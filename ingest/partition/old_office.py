@@ -42,10 +42,8 @@ _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _STREAMS = {".docx": ("WordDocument",), ".pptx": ("PowerPoint Document",), ".xlsx": ("Workbook", "Book")}
 _OTHERS = ((b"{\\rtf", ".rtf"), (b"<", ".html"), (b"mime-version:", ".mht"))
 _HEAD_BYTES = 64
-# Its libraries are mapped several times over; what it touches of them is far less.
-_ADDRESS_SPACE = 4
 # What it, and what our own start of it, end with.
-_RESTART, _UNCONFINED = 81, 77
+_RESTART, _UNCONFINED, _NO_DOCUMENT = 81, 77, 78
 # No macros, no links into other files, no questions, no look for updates.
 _PROFILE = """<?xml version="1.0" encoding="UTF-8"?>
 <oor:items xmlns:oor="http://openoffice.org/2001/registry">
@@ -156,7 +154,7 @@ def _run(
         " from ingest.partition import old_office; old_office.start()"
     )
     root = str(Path(__file__).resolve().parent.parent.parent)
-    command = [sys.executable, "-I", "-B", "-c", program, root, str(folder)]
+    command = [sys.executable, "-I", "-B", "-c", program, root, str(folder), suffix]
     command += [json.dumps(dataclasses.asdict(limits)), *arguments]
     deadline = time.monotonic() + limits.wall_seconds
     status = _RESTART
@@ -168,6 +166,8 @@ def _run(
             "LibreOffice is here, but is not run where the kernel cannot confine it (it takes Landlock and"
             f" namespaces): save it as {made}"
         )
+    if status == _NO_DOCUMENT:
+        raise PartitionError(f"damaged or not a {suffix} file")
     if status == -signal.SIGXCPU:
         raise LimitExceeded(f"LibreOffice used more than {limits.cpu_seconds} s of processor time")
     if status < 0:
@@ -207,8 +207,22 @@ def _status(
 
 def start() -> None:
     """Confine this process and become LibreOffice: what the new process runs."""
-    folder, limits, arguments = sys.argv[1], Limits(**json.loads(sys.argv[2])), sys.argv[3:]
-    generous = dataclasses.replace(limits, memory_bytes=_ADDRESS_SPACE * limits.memory_bytes)
-    if not sandbox.confine_program(generous, folder, Path(arguments[0])):
+    import olefile  # type: ignore[import-untyped] # it has no stubs; before this process is confined
+
+    folder, suffix, limits, arguments = (
+        sys.argv[1],
+        sys.argv[2],
+        Limits(**json.loads(sys.argv[3])),
+        sys.argv[4:],
+    )
+    if not sandbox.confine_program(limits, folder, Path(arguments[0])):
         sys.exit(_UNCONFINED)
+    # What LibreOffice does not know for a document it takes for text.
+    try:
+        with olefile.OleFileIO(f"{sandbox.OWN_TMP}/document{suffix}") as ole:
+            has_document = any(ole.exists(name) for name in _STREAMS[_MAKES[suffix]])
+    except Exception:  # noqa: BLE001 - of a broken file, anything
+        has_document = False
+    if not has_document:
+        sys.exit(_NO_DOCUMENT)
     os.execv(arguments[0], arguments)  # noqa: S606 - it is LibreOffice, by its path, and no shell is wanted

@@ -76,7 +76,7 @@ def confine_program(limits: Limits, folder: str, program: Path) -> bool:
     home = program.parent.parent
     # Debian keeps parts of it elsewhere, behind links.
     kept = [f"{place}/{home.name}" for place in ("/etc", "/var/lib", "/var/spool")]
-    readable = [*_SYSTEM, str(home), "/etc/fonts", *kept]
+    readable = [*_programs(), str(home), "/etc/fonts", *kept]
     return landlock.confine(
         readable=readable, writable=[OWN_TMP, os.devnull], executable=[str(program), "/lib", "/lib64"]
     )

@@ -76,6 +76,15 @@ def test_what_is_no_document_is_not_taken_for_text(tmp_path: Path, content: byte
 
 
 @needs_office
+def test_what_only_begins_as_a_document_is_not_taken_for_text(tmp_path: Path) -> None:
+    content = (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + "WordDocument".encode("utf-16-le") + b"no \x81\x93 text" * 900
+    )
+    with Partitioner() as partitioner, pytest.raises(PartitionError, match=r"damaged or not a \.doc file"):
+        read(partitioner, tmp_path / "a.doc", content)
+
+
+@needs_office
 def test_document_that_is_cut_off_is_refused_or_read_in_part(tmp_path: Path) -> None:
     content = (DATA / "word_97.doc").read_bytes()
     with Partitioner() as partitioner:
