@@ -11,6 +11,10 @@ namespace {
 // Weights that stay in the second-level cache while the chunks of activations pass by.
 constexpr std::size_t kPanelBytes = 256 * 1024;
 
+// Groups of activations that share a scale. Fine products take long runs: the second one makes good for it.
+constexpr std::size_t kMediumRun = 1;
+constexpr std::size_t kCoarseRun = 2;
+
 bool is_quantized(Layout layout) {
     return layout != Layout::f32 && layout != Layout::f16 && layout != Layout::bf16 &&
            layout != Layout::bf16_pairs;
@@ -91,27 +95,34 @@ void Backend::prepare_floats(const Buffer& x, std::size_t first, std::size_t n) 
     });
 }
 
-void Backend::carve_bytes(std::size_t width, std::size_t n, Prepared& out) {
+void Backend::carve_bytes(std::size_t width, std::size_t n, std::size_t run_groups, Prepared& out) {
     const std::size_t groups = width / kGroup;
     out.chunks.resize(n_chunks(n));
-    grow(out.memory, n * width + 5 * n * groups * sizeof(float) + 8 * out.chunks.size() * kAlign);
+    const std::size_t runs = (groups + run_groups - 1) / run_groups;
+    const std::size_t numbers = runs + 1 + 6 * groups;
+    grow(out.memory, n * (width + numbers * sizeof(float)) + 8 * out.chunks.size() * kAlign);
     Carver carver(out.memory.data());
     for (std::size_t c = 0; c < out.chunks.size(); ++c) {
         Chunk& chunk = out.chunks[c];
         chunk = {};
         chunk.n = std::min(kernels_.max_chunk, n - c * kernels_.max_chunk);
         chunk.bytes = carver.take<std::int8_t>(chunk.n * width);
-        chunk.scales = carver.take<float>(chunk.n * groups);
-        chunk.scaled_sums = carver.take<float>(chunk.n * groups);
-        chunk.sums = carver.take<std::int32_t>(chunk.n * groups);
-        chunk.half_sums = carver.take<std::int32_t>(2 * chunk.n * groups);
+        chunk.run_groups = run_groups;
+        chunk.ratios = carver.take<float>(chunk.n * runs);
+        chunk.last_scales = carver.take<float>(chunk.n);
+        chunk.sums = carver.take<float>(chunk.n * groups);
+        chunk.half_sums = carver.take<float>(2 * chunk.n * groups);
+        chunk.starts = carver.take<std::int32_t>(chunk.n * groups);
+        chunk.half_starts = carver.take<std::int32_t>(2 * chunk.n * groups);
     }
 }
 
-void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, bool fine) {
-    carve_bytes(width, n, bytes_);
+void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, Rounding rounding) {
+    const bool fine = rounding == Rounding::fine;
+    const std::size_t run_groups = rounding == Rounding::medium ? kMediumRun : kCoarseRun;
+    carve_bytes(width, n, run_groups, bytes_);
     if (fine) {
-        carve_bytes(width, n, residual_bytes_);
+        carve_bytes(width, n, run_groups, residual_bytes_);
         for (auto& leftover : leftovers_) grow(leftover, kernels_.max_chunk * width * sizeof(float));
     }
     each_row(bytes_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c, std::size_t thread) {
@@ -124,17 +135,19 @@ void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, bo
 void Backend::prepare_joined(const float* x, std::size_t width, std::size_t n) {
     grow(leftovers_[0], kernels_.max_chunk * width * sizeof(float));
     auto* rows = reinterpret_cast<float*>(leftovers_[0].data());
-    carve_bytes(width, n, bytes_);
+    carve_bytes(width, n, kCoarseRun, bytes_);
     quantize(x, width, bytes_.chunks[0], rows + n * width);
     std::memcpy(rows, x, n * width * sizeof(float));
-    carve_bytes(width, 2 * n, bytes_);
+    carve_bytes(width, 2 * n, kCoarseRun, bytes_);
     quantize(rows, width, bytes_.chunks[0], nullptr);
 }
 
 void Backend::quantize(const float* x, std::size_t width, const Chunk& chunk, float* leftover) const {
-    kernels_.quantize(x, width, chunk.n, width, const_cast<std::int8_t*>(chunk.bytes),
-                      const_cast<float*>(chunk.scales), const_cast<float*>(chunk.scaled_sums),
-                      const_cast<std::int32_t*>(chunk.sums), const_cast<std::int32_t*>(chunk.half_sums),
+    kernels_.quantize(x, width, width,
+                      {chunk.n, chunk.run_groups, const_cast<std::int8_t*>(chunk.bytes),
+                       const_cast<float*>(chunk.ratios), const_cast<float*>(chunk.last_scales),
+                       const_cast<float*>(chunk.sums), const_cast<float*>(chunk.half_sums),
+                       const_cast<std::int32_t*>(chunk.starts), const_cast<std::int32_t*>(chunk.half_starts)},
                       leftover);
 }
 
@@ -177,7 +190,7 @@ void Backend::matmul_rows(const Buffer& x, std::size_t first, std::size_t n,
     // The weights of a few rows are read once for both products.
     const bool joined = fine && 2 * n <= kernels_.max_chunk;
     if (bytes && joined) prepare_joined(x.row(first), x.width(), n);
-    if (bytes && !joined) prepare_bytes(x.row(first), x.width(), n, fine);
+    if (bytes && !joined) prepare_bytes(x.row(first), x.width(), n, rounding);
     if (pairs) prepare_pairs(x, first, n);
     if (floats) prepare_floats(x, first, n);
     for (const Projection& projection : projections) {

@@ -70,9 +70,10 @@ struct HeadShape {
     std::size_t first_in_file = 0;  // of a head's rows in the file
 };
 
-// Quantised weights multiply activations rounded to 8 bits. Fine adds a second product, with what the
-// rounding left over: about 15 bits, for the few matrices whose input the result depends on most.
-enum class Rounding : std::uint8_t { coarse, fine };
+// Quantised weights multiply activations rounded to 8 bits: coarse with a scale for each 64 of them, medium
+// for each 32. Fine adds a second product, with what the rounding left over: about 15 bits, for the matrices
+// whose input the result depends on most.
+enum class Rounding : std::uint8_t { coarse, medium, fine };
 
 struct Projection {
     const Weight* weight;
@@ -207,7 +208,7 @@ class Backend {
 
     // Each out[i] = x[i] * weight^T (+ bias), for n rows; the projections share the preparation of x.
     void matmul(const Buffer& x, std::size_t n, std::initializer_list<Projection> projections,
-                Rounding rounding = Rounding::coarse);
+                Rounding rounding = Rounding::medium);
     // Over consecutive segments of weight.size() values of each row.
     void rms_norm(const Buffer& x, std::size_t n, const std::vector<float>& weight, float epsilon,
                   Buffer& out);
@@ -248,7 +249,7 @@ class Backend {
     void gather_routed(const Buffer& x, const Routes& routes, Buffer& out);
     // Each out[i] = x[i] * weight^T of the row's expert; x and outputs grouped by expert.
     void matmul_routed(const Buffer& x, const Routes& routes, std::initializer_list<Projection> projections,
-                       Rounding rounding = Rounding::coarse);
+                       Rounding rounding = Rounding::medium);
     // Adds to each row of `out` what its experts gave, weighed.
     void add_routed(const Buffer& x, const Routes& routes, std::size_t n, Buffer& out);
 
@@ -289,10 +290,10 @@ class Backend {
                          const TileOutput& out) const;
     void multiply_panels(const Product& product);
     // To bytes_ and, where `fine`, what rounding left over of each chunk to residual_bytes_.
-    void prepare_bytes(const float* x, std::size_t width, std::size_t n, bool fine);
+    void prepare_bytes(const float* x, std::size_t width, std::size_t n, Rounding rounding);
     // Both to one chunk of 2 n rows in bytes_.
     void prepare_joined(const float* x, std::size_t width, std::size_t n);
-    void carve_bytes(std::size_t width, std::size_t n, Prepared& out);
+    void carve_bytes(std::size_t width, std::size_t n, std::size_t run_groups, Prepared& out);
     void quantize(const float* x, std::size_t width, const Chunk& chunk, float* leftover) const;
     std::size_t n_chunks(std::size_t n) const { return (n + kernels_.max_chunk - 1) / kernels_.max_chunk; }
     // Calls body(row) or body(row, thread).

@@ -95,27 +95,30 @@ void check_rows(const Desk& desk, const std::string& what, const Rows& got,
     }
 }
 
-// Size of the steps in which kernels for quantised weights round activations: 8 bits for each group.
-std::vector<double> rounding_steps(const std::vector<float>& x) {
+// Size of the steps in which kernels for quantised weights round activations: 8 bits for each run.
+std::vector<double> rounding_steps(const std::vector<float>& x, std::size_t run) {
     std::vector<double> steps(x.size());
-    for (std::size_t first = 0; first < x.size(); first += kGroup) {
+    for (std::size_t first = 0; first < x.size(); first += run) {
+        const std::size_t end = std::min(x.size(), first + run);
         float top = 0;
-        for (std::size_t k = first; k < first + kGroup; ++k) top = std::max(top, std::fabs(x[k]));
-        for (std::size_t k = first; k < first + kGroup; ++k) steps[k] = top / 127.0;
+        for (std::size_t k = first; k < end; ++k) top = std::max(top, std::fabs(x[k]));
+        for (std::size_t k = first; k < end; ++k) steps[k] = top / 127.0;
     }
     return steps;
 }
 
 // A random matrix of one type, and its product with rows of activations.
 struct Product {
-    Product(Desk& desk, const TensorType& type, std::size_t n_rows, std::size_t width, std::size_t n_tokens)
-        : is_quantized(type.block_weights > 1), x(random_rows(n_tokens, width, 1, 11)) {
-        // Groups of different size, one without anything in it.
+    Product(Desk& desk, const TensorType& type, std::size_t n_rows, std::size_t width, std::size_t n_tokens,
+            Rounding rounding = Rounding::medium)
+        : rounding(rounding), is_quantized(type.block_weights > 1), x(random_rows(n_tokens, width, 1, 11)) {
+        // Groups of different size, and runs without anything in them.
         for (auto& row : x) {
             for (std::size_t k = 0; k < width; ++k)
-                row[k] *= k / kGroup % 4 == 3 ? 0.0f : static_cast<float>(1 + k / kGroup);
+                row[k] *= k / kGroup % 5 > 2 ? 0.0f : static_cast<float>(1 + k / kGroup);
         }
-        name = std::string(type.name) + " " + std::to_string(n_rows) + "x" + std::to_string(width);
+        name = std::string(type.name) + " " + std::to_string(n_rows) + "x" + std::to_string(width) +
+               (rounding == Rounding::coarse ? " coarse" : "");
         Draft draft;
         draft.tensors.push_back(
             {"w", {width, n_rows}, type.id, random_weights(type, n_rows * width, 1, std::mt19937(5)), {}});
@@ -133,7 +136,7 @@ struct Product {
         const Buffer in = desk.fill(Rows(x.begin() + static_cast<std::ptrdiff_t>(first),
                                          x.begin() + static_cast<std::ptrdiff_t>(first + n)));
         Buffer out = desk.empty(n, weights.size());
-        desk.backend.matmul(in, n, {{&packed, &out}});
+        desk.backend.matmul(in, n, {{&packed, &out}}, rounding);
         return desk.take(out, n);
     }
 
@@ -141,7 +144,8 @@ struct Product {
         double off_squares = 0;
         double expected_squares = 0;
         for (std::size_t t = 0; t < x.size(); ++t) {
-            const auto steps = is_quantized ? rounding_steps(x[t]) : std::vector<double>(x[t].size());
+            const std::size_t run = rounding == Rounding::coarse ? 64 : 32;
+            const auto steps = is_quantized ? rounding_steps(x[t], run) : std::vector<double>(x[t].size());
             for (std::size_t r = 0; r < weights.size(); ++r) {
                 double sum = 0;
                 double size = 0;
@@ -166,6 +170,7 @@ struct Product {
         }
     }
 
+    Rounding rounding;
     bool is_quantized;
     Rows x;
     std::string name;
@@ -193,7 +198,7 @@ void check_bias_and_sum(Desk& desk, Product& product, const Rows& together) {
     const Buffer in = desk.fill(product.x);
     const Rows before = random_rows(n, product.weights.size(), 3, 12);
     Buffer out = desk.fill(before);
-    desk.backend.matmul(in, n, {{&product.packed, &out, true}});
+    desk.backend.matmul(in, n, {{&product.packed, &out, true}}, product.rounding);
     const Rows got = desk.take(out, n);
     for (std::size_t t = 0; t < n; ++t) {
         for (std::size_t r = 0; r < product.weights.size(); ++r) {
@@ -214,11 +219,13 @@ void matmul(Desk& desk) {
                 : std::vector<std::size_t>{block, std::max<std::size_t>(3 * block, 288) / block * block};
         for (const std::size_t width : widths) {
             for (const std::size_t n_rows : {1, 16, 39}) {
-                Product product(desk, *type, n_rows, width, 2 * kMaxChunk + 1);
-                const Rows together = product.multiply(desk, 0, product.x.size());
-                product.check_against_doubles(desk, together);
-                check_same_alone(desk, product, together);
-                check_bias_and_sum(desk, product, together);
+                for (const Rounding rounding : {Rounding::coarse, Rounding::medium}) {
+                    Product product(desk, *type, n_rows, width, 2 * kMaxChunk + 1, rounding);
+                    const Rows together = product.multiply(desk, 0, product.x.size());
+                    product.check_against_doubles(desk, together);
+                    check_same_alone(desk, product, together);
+                    check_bias_and_sum(desk, product, together);
+                }
             }
         }
     }

@@ -60,30 +60,47 @@ void interleave(const float* x, std::size_t stride, std::size_t n, std::size_t w
     }
 }
 
-void quantize(const float* x, std::size_t stride, std::size_t n, std::size_t width, std::int8_t* bytes,
-              float* scales, float* scaled_sums, std::int32_t* sums, std::int32_t* half_sums,
+// A run whose scale is less than this part of the largest before it takes that: the sums stay finite.
+constexpr float kLeastScale = 1.0f / (1 << 20);
+
+void quantize(const float* x, std::size_t stride, std::size_t width, const QuantizedChunk& out,
               float* residual) {
+    const std::size_t n = out.n;
+    const std::size_t n_groups = width / kGroup;
     for (std::size_t t = 0; t < n; ++t) {
-        for (std::size_t g = 0; g < width / kGroup; ++g) {
-            const float* group = x + t * stride + g * kGroup;
+        float last = 0.0f;
+        float most = 0.0f;
+        for (std::size_t first = 0, run = 0; first < n_groups; first += out.run_groups, ++run) {
+            const std::size_t end = first + out.run_groups < n_groups ? first + out.run_groups : n_groups;
+            const float* row = x + t * stride;
             Floats largest = Floats::zero();
-            for (std::size_t k = 0; k < kGroup; k += kLanes)
-                largest = max(largest, abs(Floats::load(group + k)));
-            const float top = largest.max();
-            std::int8_t* q = bytes + (g * n + t) * kGroup;
-            std::int32_t halves[2];
-            quantize_group(group, top > 0.0f ? 127.0f / top : 0.0f, q, halves);
-            const std::int32_t sum = halves[0] + halves[1];
-            scales[g * n + t] = top / 127.0f;
-            scaled_sums[g * n + t] = top / 127.0f * static_cast<float>(sum);
-            sums[g * n + t] = sum;
-            half_sums[2 * g * n + t] = halves[0];
-            half_sums[(2 * g + 1) * n + t] = halves[1];
-            if (residual == nullptr) continue;
-            for (std::size_t k = 0; k < kGroup; ++k) {
-                residual[t * width + g * kGroup + k] = group[k] - top / 127.0f * static_cast<float>(q[k]);
+            for (std::size_t k = first * kGroup; k < end * kGroup; k += kLanes)
+                largest = max(largest, abs(Floats::load(row + k)));
+            float scale = largest.max() / 127.0f;
+            if (scale < most * kLeastScale) scale = most * kLeastScale;
+            if (scale > most) most = scale;
+            const float inverse = scale > 0.0f ? 1.0f / scale : 0.0f;
+            out.ratios[run * n + t] = last * inverse;
+            last = scale;
+            for (std::size_t g = first; g < end; ++g) {
+                std::int8_t* q = out.bytes + (g * n + t) * kGroup;
+                std::int32_t halves[2];
+                quantize_group(row + g * kGroup, inverse, q, halves);
+                const std::int32_t sum = halves[0] + halves[1];
+                out.sums[g * n + t] = static_cast<float>(sum);
+                out.starts[g * n + t] = -kMostOffset * sum;
+                for (std::size_t h = 0; h < 2; ++h) {
+                    out.half_sums[(2 * g + h) * n + t] = static_cast<float>(halves[h]);
+                    out.half_starts[(2 * g + h) * n + t] = -kMostOffset * halves[h];
+                }
+                if (residual == nullptr) continue;
+                for (std::size_t k = 0; k < kGroup; ++k) {
+                    residual[t * width + g * kGroup + k] =
+                        row[g * kGroup + k] - scale * static_cast<float>(q[k]);
+                }
             }
         }
+        out.last_scales[t] = last;
     }
 }
 
@@ -290,18 +307,31 @@ template <int kOffset, class Bits, std::size_t kFirst, std::size_t kEnd, std::si
     }
 }
 
+// Sums in units of the scale of the run before to units of this one's.
 template <std::size_t N>
-[[gnu::always_inline]] inline void add_scaled(Floats* total, const Ints* sum, Floats scale,
-                                              const float* x_scales) {
+[[gnu::always_inline]] inline void change_units(Floats* total, const float* ratios) {
 #pragma GCC unroll 12
-    for (std::size_t t = 0; t < N; ++t) {
-        total[t] = multiply_add(sum[t].to_floats(), scale * Floats::all(x_scales[t]), total[t]);
+    for (std::size_t t = 0; t < N; ++t) total[t] = total[t] * Floats::all(ratios[t]);
+}
+
+// sums: of the bytes that weights were multiplied by, where these have a minimum.
+template <std::size_t N, bool kWithMinimum, class Scales>
+[[gnu::always_inline]] inline void add_scaled(Floats* total, const Ints* products, const Scales& scales,
+                                              std::size_t index, const float* sums) {
+    const Floats scale = scales.scale(index);
+#pragma GCC unroll 12
+    for (std::size_t t = 0; t < N; ++t) total[t] = multiply_add(products[t].to_floats(), scale, total[t]);
+    if constexpr (kWithMinimum) {
+        const Floats minimum = scales.minimum(index);
+#pragma GCC unroll 12
+        for (std::size_t t = 0; t < N; ++t) total[t] = multiply_add(minimum, Floats::all(sums[t]), total[t]);
     }
 }
 
-template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum>
+// Scales: of the groups of one block, or of their halves.
+template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum, bool kHalves>
 struct Quantized {
-    static constexpr std::size_t kParts = 1;  // scales of a group
+    static constexpr std::size_t kParts = kHalves ? 2 : 1;  // scales of a group
     static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
 
     template <std::size_t N>
@@ -311,75 +341,44 @@ struct Quantized {
 #pragma GCC unroll 12
             for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
             const std::byte* block = tile;
-            for (std::size_t g = 0; g < width / kGroup; g += kGroups, block += kBlockBytes) {
+            const float* ratios = x.ratios;
+            const std::size_t within_run = x.run_groups - 1;
+            for (std::size_t first = 0; first < width / kGroup; first += kGroups, block += kBlockBytes) {
                 const Scales scales(block, lane);
                 for (std::size_t j = 0; j < kGroups; ++j) {
+                    const std::size_t g = first + j;
                     const std::byte* group = block + Scales::kBytes + j * Bits::kBytes;
                     fetch_ahead<Bits::kBytes, N>(group);
-                    const std::int8_t* bytes = x.bytes + (g + j) * kGroup * N;
-                    Ints sum[N];
-#pragma GCC unroll 12
-                    for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.sums[(g + j) * N + t]);
-                    dot_quads<kOffset, Bits, 0, 8, N>(sum, group, lane, bytes);
-                    add_scaled<N>(total, sum, scales.scale(j), x.scales + (g + j) * N);
-                    if constexpr (kWithMinimum) {
-                        const Floats minimum = scales.minimum(j);
-#pragma GCC unroll 12
-                        for (std::size_t t = 0; t < N; ++t) {
-                            total[t] =
-                                multiply_add(minimum, Floats::all(x.scaled_sums[(g + j) * N + t]), total[t]);
-                        }
+                    if ((g & within_run) == 0) {
+                        change_units<N>(total, ratios);
+                        ratios += N;
+                    }
+                    if constexpr (kHalves) {
+                        add_part<N, 0, 4>(total, group, lane, x, g, x.half_starts + 2 * g * N, scales, 2 * j,
+                                          x.half_sums + 2 * g * N);
+                        add_part<N, 4, 8>(total, group, lane, x, g, x.half_starts + (2 * g + 1) * N, scales,
+                                          2 * j + 1, x.half_sums + (2 * g + 1) * N);
+                    } else {
+                        add_part<N, 0, 8>(total, group, lane, x, g, x.starts + g * N, scales, j,
+                                          x.sums + g * N);
                     }
                 }
             }
-            store_tile<N>(total, lane, y);
-        }
-    }
-};
-
-// As Quantized, with a scale for each half of a group.
-template <class Bits, class Scales, std::size_t kGroups, int kOffset, bool kWithMinimum>
-struct QuantizedHalves {
-    static constexpr std::size_t kParts = 2;
-    static constexpr std::size_t kBlockBytes = Scales::kBytes + kGroups * Bits::kBytes;
-
-    template <std::size_t N>
-    static void matmul(const std::byte* tile, std::size_t width, const Chunk& x, const TileOutput& y) {
-        for (std::size_t lane = 0; lane < kTileRows; lane += kLanes) {
-            Floats total[N];
-#pragma GCC unroll 12
-            for (std::size_t t = 0; t < N; ++t) total[t] = Floats::zero();
-            const std::byte* block = tile;
-            for (std::size_t g = 0; g < width / kGroup; g += kGroups, block += kBlockBytes) {
-                const Scales scales(block, lane);
-                for (std::size_t j = 0; j < kGroups; ++j) {
-                    const std::byte* group = block + Scales::kBytes + j * Bits::kBytes;
-                    fetch_ahead<Bits::kBytes, N>(group);
-                    add_half<0, N>(total, group, lane, x, g + j, scales, 2 * j);
-                    add_half<1, N>(total, group, lane, x, g + j, scales, 2 * j + 1);
-                }
-            }
+            change_units<N>(total, x.last_scales);
             store_tile<N>(total, lane, y);
         }
     }
 
-    template <std::size_t kHalf, std::size_t N>
-    [[gnu::always_inline]] static void add_half(Floats* total, const std::byte* group, std::size_t lane,
-                                                const Chunk& x, std::size_t index, const Scales& scales,
-                                                std::size_t half) {
-        Ints sum[N];
+  private:
+    template <std::size_t N, std::size_t kFirst, std::size_t kEnd>
+    [[gnu::always_inline]] static void add_part(Floats* total, const std::byte* group, std::size_t lane,
+                                                const Chunk& x, std::size_t g, const std::int32_t* starts,
+                                                const Scales& scales, std::size_t index, const float* sums) {
+        Ints products[N];
 #pragma GCC unroll 12
-        for (std::size_t t = 0; t < N; ++t) sum[t] = start<kOffset>(x.half_sums[(2 * index + kHalf) * N + t]);
-        dot_quads<kOffset, Bits, 4 * kHalf, 4 * kHalf + 4, N>(sum, group, lane, x.bytes + index * kGroup * N);
-        add_scaled<N>(total, sum, scales.scale(half), x.scales + index * N);
-        if constexpr (kWithMinimum) {
-            const Floats minimum = scales.minimum(half);
-#pragma GCC unroll 12
-            for (std::size_t t = 0; t < N; ++t) {
-                const auto x_sum = static_cast<float>(x.half_sums[(2 * index + kHalf) * N + t]);
-                total[t] = multiply_add(minimum, Floats::all(x.scales[index * N + t] * x_sum), total[t]);
-            }
-        }
+        for (std::size_t t = 0; t < N; ++t) products[t] = start<kOffset>(starts[t]);
+        dot_quads<kOffset, Bits, kFirst, kEnd, N>(products, group, lane, x.bytes + g * kGroup * N);
+        add_scaled<N, kWithMinimum>(total, products, scales, index, sums);
     }
 };
 
@@ -748,36 +747,36 @@ const Kernels kernels = {
         Matmul<Plain<float, Floats::load>>::run,
         Matmul<Plain<std::uint16_t, Floats::load_f16>>::run,
         Matmul<Plain<std::uint16_t, Floats::load_bf16>>::run,
-        Matmul<Quantized<EightBits, PlainScales<false>, 1, 128, false>>::run,
-        Matmul<Quantized<FourBits, PlainScales<false>, 1, 8, false>>::run,
-        Matmul<Quantized<FourBits, PlainScales<true>, 1, 0, true>>::run,
-        Matmul<Quantized<FiveBits, PlainScales<false>, 1, 16, false>>::run,
-        Matmul<Quantized<FiveBits, PlainScales<true>, 1, 0, true>>::run,
-        Matmul<Quantized<FourBits, NestedScales, 8, 0, true>>::run,
-        Matmul<Quantized<FiveBits, NestedScales, 8, 0, true>>::run,
-        Matmul<QuantizedHalves<SixBits, HalfScales, 8, 32, false>>::run,
-        Matmul<QuantizedHalves<TwoBits, HalfScalesAndMinima, 8, 0, true>>::run,
-        Matmul<QuantizedHalves<ThreeBits, HalfScales, 8, 4, false>>::run,
-        Matmul<Quantized<CodebookBits, PlainScales<false>, 1, 128, false>>::run,
-        Matmul<Quantized<CodebookBits, SignedScales, 8, 128, false>>::run,
+        Matmul<Quantized<EightBits, PlainScales<false>, 1, 128, false, false>>::run,
+        Matmul<Quantized<FourBits, PlainScales<false>, 1, 8, false, false>>::run,
+        Matmul<Quantized<FourBits, PlainScales<true>, 1, 0, true, false>>::run,
+        Matmul<Quantized<FiveBits, PlainScales<false>, 1, 16, false, false>>::run,
+        Matmul<Quantized<FiveBits, PlainScales<true>, 1, 0, true, false>>::run,
+        Matmul<Quantized<FourBits, NestedScales, 8, 0, true, false>>::run,
+        Matmul<Quantized<FiveBits, NestedScales, 8, 0, true, false>>::run,
+        Matmul<Quantized<SixBits, HalfScales, 8, 32, false, true>>::run,
+        Matmul<Quantized<TwoBits, HalfScalesAndMinima, 8, 0, true, true>>::run,
+        Matmul<Quantized<ThreeBits, HalfScales, 8, 4, false, true>>::run,
+        Matmul<Quantized<CodebookBits, PlainScales<false>, 1, 128, false, false>>::run,
+        Matmul<Quantized<CodebookBits, SignedScales, 8, 128, false, false>>::run,
         kPairs,
     },
     {
         {},
         {},
         {},
-        panels_of<Quantized<EightBits, PlainScales<false>, 1, 128, false>>(),
-        panels_of<Quantized<FourBits, PlainScales<false>, 1, 8, false>>(),
-        panels_of<Quantized<FourBits, PlainScales<true>, 1, 0, true>>(),
-        panels_of<Quantized<FiveBits, PlainScales<false>, 1, 16, false>>(),
-        panels_of<Quantized<FiveBits, PlainScales<true>, 1, 0, true>>(),
-        panels_of<Quantized<FourBits, NestedScales, 8, 0, true>>(),
-        panels_of<Quantized<FiveBits, NestedScales, 8, 0, true>>(),
-        panels_of<QuantizedHalves<SixBits, HalfScales, 8, 32, false>>(),
-        panels_of<QuantizedHalves<TwoBits, HalfScalesAndMinima, 8, 0, true>>(),
-        panels_of<QuantizedHalves<ThreeBits, HalfScales, 8, 4, false>>(),
-        panels_of<Quantized<CodebookBits, PlainScales<false>, 1, 128, false>>(),
-        panels_of<Quantized<CodebookBits, SignedScales, 8, 128, false>>(),
+        panels_of<Quantized<EightBits, PlainScales<false>, 1, 128, false, false>>(),
+        panels_of<Quantized<FourBits, PlainScales<false>, 1, 8, false, false>>(),
+        panels_of<Quantized<FourBits, PlainScales<true>, 1, 0, true, false>>(),
+        panels_of<Quantized<FiveBits, PlainScales<false>, 1, 16, false, false>>(),
+        panels_of<Quantized<FiveBits, PlainScales<true>, 1, 0, true, false>>(),
+        panels_of<Quantized<FourBits, NestedScales, 8, 0, true, false>>(),
+        panels_of<Quantized<FiveBits, NestedScales, 8, 0, true, false>>(),
+        panels_of<Quantized<SixBits, HalfScales, 8, 32, false, true>>(),
+        panels_of<Quantized<TwoBits, HalfScalesAndMinima, 8, 0, true, true>>(),
+        panels_of<Quantized<ThreeBits, HalfScales, 8, 4, false, true>>(),
+        panels_of<Quantized<CodebookBits, PlainScales<false>, 1, 128, false, false>>(),
+        panels_of<Quantized<CodebookBits, SignedScales, 8, 128, false, false>>(),
         {},
     },
     kPairUp,

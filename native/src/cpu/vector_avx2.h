@@ -132,11 +132,12 @@ struct Ints {
     Floats to_floats() const { return {_mm256_cvtepi32_ps(v)}; }
 };
 
-// The dot product of weights minus kOffset, built from dot() and the sum of the activations' bytes. Bytes
+// The dot product of weights minus kOffset, built from dot(); `most` is the sum of the
+// activations' bytes times -kMostOffset. Bytes
 // with offset 128 are made signed first: two products of unsigned 8-bit weights overflow 16 bits.
 template <int kOffset>
-inline Ints start(std::int32_t sum) {
-    return Ints::all(kOffset == 128 ? 0 : -kOffset * sum);
+inline Ints start(std::int32_t most) {
+    return Ints::all(kOffset == kMostOffset ? 0 : part_of<kOffset>(most));
 }
 template <int kOffset>
 inline Ints dot(Ints sum, Weights w, std::int32_t x) {

@@ -132,10 +132,11 @@ struct Ints {
     Floats to_floats() const { return {_mm512_cvtepi32_ps(v)}; }
 };
 
-// The dot product of weights minus kOffset, built from dot() and the sum of the activations' bytes.
+// The dot product of weights minus kOffset, built from dot(); `most` is the sum of the
+// activations' bytes times -kMostOffset.
 template <int kOffset>
-inline Ints start(std::int32_t sum) {
-    return Ints::all(-kOffset * sum);
+inline Ints start(std::int32_t most) {
+    return Ints::all(part_of<kOffset>(most));
 }
 template <int kOffset>
 inline Ints dot(Ints sum, Weights w, std::int32_t x) {
@@ -146,15 +147,21 @@ inline Ints dot(Ints sum, Weights w, std::int32_t x) {
 // to 127.
 inline void quantize_group(const float* x, float inverse, std::int8_t* out, std::int32_t* sums) {
     const __m512 factor = _mm512_set1_ps(inverse);
+    __m128i bytes[2];
     for (int half = 0; half < 2; ++half) {
         // What is not finite converts to the smallest integer, and hides the largest value from the scale: of
         // either, sums would overflow.
         const __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16 * half), factor));
-        const __m512i words =
-            _mm512_min_epi32(_mm512_max_epi32(rounded, _mm512_set1_epi32(-127)), _mm512_set1_epi32(127));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * half), _mm512_cvtsepi32_epi8(words));
-        sums[half] = _mm512_reduce_add_epi32(words);
+        const __m512i words = _mm512_max_epi32(rounded, _mm512_set1_epi32(-127));
+        bytes[half] = _mm512_cvtsepi32_epi8(words);
     }
+    const __m256i group = _mm256_set_m128i(bytes[1], bytes[0]);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), group);
+    const __m256i unsigned_bytes = _mm256_xor_si256(group, _mm256_set1_epi8(-128));
+    const __m256i quarters = _mm256_sad_epu8(unsigned_bytes, _mm256_setzero_si256());
+    const __m256i halves = _mm256_add_epi64(quarters, _mm256_bsrli_epi128(quarters, 8));
+    sums[0] = _mm256_extract_epi32(halves, 0) - 16 * 128;
+    sums[1] = _mm256_extract_epi32(halves, 4) - 16 * 128;
 }
 
 #ifdef __AVX512BF16__

@@ -164,10 +164,11 @@ struct Ints {
     Floats to_floats() const { return v; }
 };
 
-// The dot product of weights minus kOffset, built from dot() and the sum of the activations' bytes.
+// The dot product of weights minus kOffset, built from dot(); `most` is the sum of the
+// activations' bytes times -kMostOffset.
 template <int kOffset>
-inline Ints start(std::int32_t sum) {
-    return {Floats::all(static_cast<float>(-kOffset * sum))};
+inline Ints start(std::int32_t most) {
+    return {Floats::all(static_cast<float>(part_of<kOffset>(most)))};
 }
 template <int kOffset>
 inline Ints dot(Ints sum, const Weights& w, std::int32_t x) {

@@ -247,7 +247,7 @@ void Loader::load_layer(std::size_t index) {
 // of all and the inputs of all but one leave a cosine of 0.9991, and the values alone cost as much as all
 // others. Gated feed-forwards were not measured.
 Rounding Loader::usual_rounding() const {
-    return model_.architecture == "bert" ? Rounding::coarse : Rounding::fine;
+    return model_.architecture == "bert" ? Rounding::medium : Rounding::fine;
 }
 
 void Loader::load_attention(EncoderLayer& layer, const std::string& prefix) {
