@@ -1,9 +1,16 @@
 """What a step reads beside those who write: on machines of any speed, disturbed or not, nobody waits long."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from engine import _native
+from engine.engine import Engine
+from engine.generation import GenerationParams
 from engine.prompt_slices import PlannedStep, PromptSlices
 
 N_CHATS, N_PROMPT = 8, 2000
@@ -89,3 +96,72 @@ def test_a_second_prompt_fills_what_the_first_leaves() -> None:
     n_more = slices.choose(512, 0, PlannedStep(24, 300, reads=True, writes=True))
     assert 8 <= n_more <= 28
     assert slices.choose(512, 0, PlannedStep(60, 300, reads=True, writes=True)) == 0
+
+
+# Through the engine, with a real model.
+
+
+class Recorder:
+    """A decoder that notes the rows of every step."""
+
+    def __init__(self, decoder: _native.Decoder) -> None:
+        self._decoder = decoder
+        self.rows: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._decoder, name)
+
+    def step(self, batch: list[Any]) -> Any:
+        self.rows.append(sum(len(tokens) for _, tokens, _ in batch))
+        return self._decoder.step(batch)
+
+
+@contextmanager
+def opened(path: Path, folder: Path) -> Iterator[tuple[Engine, Recorder]]:
+    engine = Engine.open(
+        chat_model=path,
+        embedding_model=None,
+        threads=2,
+        cache_tokens=4096,
+        speculates=False,
+    )
+    try:
+        engine.keep_prefixes_in(folder, limit_bytes=64 << 20)
+        assert engine._scheduler._decoder is not None
+        recorder = Recorder(engine._scheduler._decoder)
+        engine._scheduler._decoder = recorder  # type: ignore[assignment]  # it is one in all that is used
+        yield engine, recorder
+    finally:
+        engine.close()
+
+
+def test_a_prompt_from_disk_does_not_make_the_next_one_look_cheap(
+    starter_chat_gguf: Path, tmp_path: Path
+) -> None:
+    known = [5 + i % 1000 for i in range(193)]  # six blocks and the token that is always fed
+    other = [7 + i % 900 for i in range(700)]
+
+    def ask(engine: Engine, prompt: list[int], n: int) -> Any:
+        assert engine.chat is not None
+        bias = dict.fromkeys(engine.chat.end_ids, -1e5)
+        params = GenerationParams(max_tokens=n, temperature=0, tenant="a", logit_bias=bias)
+        return engine.chat.generate(prompt, params)
+
+    with opened(starter_chat_gguf, tmp_path) as (engine, _):
+        for _ in range(2):
+            list(ask(engine, known, 1))
+    with opened(starter_chat_gguf, tmp_path) as (engine, recorder):
+        stream = ask(engine, known, 1500)
+        pieces = iter(stream)
+        next(pieces)
+        assert stream.n_cached_tokens == 192
+        list(ask(engine, other, 1))
+        stream.cancel()
+        list(pieces)
+    assert recorder.rows[0] == 1
+    beside = [n for n in recorder.rows if n > 1]
+    assert sum(n - 1 for n in beside) == len(other)
+    longest = 0
+    for n in beside:  # at first the least, then no more than twice as many as were measured
+        assert n <= max(1 + 16, 2 * longest)
+        longest = max(longest, n)
