@@ -258,7 +258,7 @@ void DecoderModel::run_attention(const Layer& layer, std::size_t index, std::siz
     backend_->rms_norm(b.hidden, n, layer.attention_norm, d.epsilon, b.normed);
     backend_->matmul(b.normed, n,
                      {{&layer.query, &b.queries}, {&layer.key, &b.keys}, {&layer.value, &b.values}},
-                     Rounding::fine);
+                     rounding_ == Rounding::fine ? Rounding::fine : Rounding::medium);
     if (d.has_head_norms) {
         backend_->rms_norm(b.queries, n, layer.query_norm, d.epsilon, b.queries);
         backend_->rms_norm(b.keys, n, layer.key_norm, d.epsilon, b.keys);
