@@ -17,6 +17,7 @@ from ingest.errors import (
 )
 from ingest.index_sync import IndexSync
 from ingest.ownership import acquire
+from ingest.partition import old_office
 from ingest.partition.ocr import engine_name
 from ingest.passes import Passes
 from ingest.reconciler import collection_of
@@ -244,6 +245,7 @@ class Library:
             skipped=tuple(self._passes.last_scan.skipped),
             unreadable=dict(self._passes.last_scan.unreadable),
             ocr=engine_name(),
+            old_files="LibreOffice" if old_office.program() is not None else None,
         )
 
     # --- passes -------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ class LibraryStatus:
     indexes_ready: Chroma and tantivy are open and audited; embedder_changed: dense search waits for
     re-embedding; protections: what confines the reading of documents, by name, empty before the first one;
     skipped: links and special files in the folder; unreadable: folders and why; ocr: what reads pictures of
-    text, None where nothing is installed.
+    text, old_files: what reads files of Word 97 and its like, each None where nothing is installed.
     """
 
     n_documents: int
@@ -33,3 +33,4 @@ class LibraryStatus:
     skipped: tuple[str, ...]
     unreadable: dict[str, str]
     ocr: str | None = None
+    old_files: str | None = None

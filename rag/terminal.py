@@ -189,6 +189,10 @@ def show_status(out: Console, status: Mapping[str, Any], *, documents: bool = Fa
     if "ocr" in status:
         missing = "not read: install OCR with pip install rapidocr onnxruntime"
         out.print(f"Scans and pictures are {'read by ' + status['ocr'] if status['ocr'] else missing}")
+    if "old_files" in status:
+        reader = status["old_files"]
+        how = f"read by {reader}" if reader else "not read: install LibreOffice"
+        out.print(f"Files of Word 97 to 2003 and the like are {how}")
 
 
 def _index_faults(indexes: Mapping[str, Any]) -> Iterator[str]:

@@ -76,6 +76,7 @@ def status(request: Request) -> dict[str, Any]:
         "n_waiting": sum(caller.sees(collection_of(file.path)) for file in library.pending()),
         "protections": now.protections,
         "ocr": now.ocr,
+        "old_files": now.old_files,
         "indexes": {
             "ready": now.indexes_ready,
             "error": now.index_error,
