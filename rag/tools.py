@@ -14,6 +14,7 @@ from typing import Any
 from engine.grammar import Grammar
 from rag.errors import InvalidRequest, UnsupportedParameter
 from rag.forms import compile_schema, instruct
+from rag.language import is_chinese
 from rag.ports import ChatModel, Message
 
 _TOLD = (
@@ -21,6 +22,14 @@ _TOLD = (
     'To call one, answer with nothing but {{"name": "<tool>", "arguments": {{…}}}}. '
     "If no tool is needed, answer in plain words."
 )
+# A small model that sees its own call and a result repeats the call, unless told what the result is for.
+_AFTER_RESULT = {
+    "en": (
+        "Answer my question with it, in words.",
+        "If this is enough, answer my question with it, in words.",
+    ),
+    "zh": ("请据此用文字回答我的问题。", "如果这已经足够，请据此用文字回答我的问题。"),
+}
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}\Z")
 _MOST_TOOLS = 128
 _OPENINGS = ("{", "[", "<tool_call>", "```")
@@ -57,7 +66,7 @@ class Tools:
     def tell(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Put the tools in words before the conversation, for templates that know none."""
         listing = "\n".join(json.dumps(spec["function"], ensure_ascii=False) for spec in self.specs)
-        return instruct(flatten(messages), _TOLD.format(tools=listing))
+        return instruct(flatten(messages, may_call=True), _TOLD.format(tools=listing))
 
     def calls_in(self, text: str) -> tuple[ToolCall, ...]:
         """Recognise the calls that a whole answer consists of; none where it is anything else."""
@@ -96,7 +105,7 @@ def may_be_call(text: str) -> bool:
     return any(begun.startswith(opening) or opening.startswith(begun) for opening in _OPENINGS)
 
 
-def flatten(messages: Sequence[Message]) -> list[dict[str, Any]]:
+def flatten(messages: Sequence[Message], *, may_call: bool = False) -> list[dict[str, Any]]:
     """Write calls and results as text, for templates that know neither."""
     flat: list[dict[str, Any]] = []
     names: dict[str, str] = {}
@@ -112,6 +121,9 @@ def flatten(messages: Sequence[Message]) -> list[dict[str, Any]]:
         flat.append(
             {"role": message["role"], "content": "\n".join(part for part in (content, *lines) if part)}
         )
+    if messages and messages[-1]["role"] == "tool":
+        asked = next((str(m.get("content") or "") for m in reversed(messages) if m["role"] == "user"), "")
+        flat[-1]["content"] += "\n\n" + _AFTER_RESULT["zh" if is_chinese(asked) else "en"][may_call]
     return flat
 
 

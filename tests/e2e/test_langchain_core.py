@@ -18,6 +18,7 @@ from pydantic import BaseModel
 
 from rag.langchain import Core, QuarryChat, QuarryEmbeddings, QuarryRetriever, open_core
 from rag.settings import Settings
+from tests.e2e.langchain_client import check_agents
 
 TEXTS = {
     "handbook.md": "# Leave\n\nEmployees may carry over five vacation days. Maria signs the form.\n",
@@ -121,6 +122,11 @@ class TestChat(ChatModel, ChatModelIntegrationTests):
     @pytest.mark.xfail(reason="with 135 million weights the starter model does not choose a tool by itself")
     def test_agent_loop(self, model: BaseChatModel) -> None:
         super().test_agent_loop(model)
+
+
+def test_agents_call_their_tool_and_answer_from_the_result(core: Core) -> None:
+    assert core.engine.chat is not None
+    check_agents(QuarryChat(core=core, model=core.engine.chat.name, temperature=0))
 
 
 class Person(BaseModel):

@@ -6,15 +6,14 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from langchain.agents import create_agent
 from langchain_core.messages import AIMessage
-from langchain_core.tools import tool
 
 from tests.conftest import REPOSITORY
-from tests.e2e.langchain_client import chat_openai
+from tests.e2e.langchain_client import chat_openai, check_agents, opening_hours
 from tests.e2e.serving import Served
 
 CLIENTS_PYTHON = REPOSITORY / ".venv-clients" / "bin" / "python"
@@ -105,12 +104,6 @@ def test_curl(backup_service: Served) -> None:
     )
 
 
-@tool
-def opening_hours(day: Literal["Monday", "Sunday"]) -> str:
-    """Tell when the office opens on a day."""
-    return f"On {day} the office opens at 9."
-
-
 def test_agent_of_langchain(backup_service: Served) -> None:
     """The model is too small to choose a tool by itself; the loop around it is LangChain's own."""
     model = chat_openai(backup_service, temperature=0)
@@ -119,3 +112,7 @@ def test_agent_of_langchain(backup_service: Served) -> None:
     last = state["messages"][-1]
     assert isinstance(last, AIMessage)
     assert last.text
+
+
+def test_agent_of_langchain_calls_its_tool_and_answers_from_the_result(backup_service: Served) -> None:
+    check_agents(chat_openai(backup_service, model=backup_service.chat_name, temperature=0))

@@ -187,10 +187,18 @@ def test_calls_and_results_as_text() -> None:
         {"role": "assistant", "content": "", "tool_calls": [{"id": "a", "function": function}]},
         {"role": "tool", "tool_call_id": "a", "content": "Rain."},
     ]
-    assert flatten(messages) == [
+    told = [
         {"role": "assistant", "content": CALL},
         {"role": "user", "content": "Result of weather:\nRain."},
     ]
+    further = {"role": "user", "content": "And tomorrow?"}
+    assert flatten([*messages, further]) == [*told, further]
+    for question, hint in (("How is it?", "Answer my question with it"), ("天气怎么样？", "据此用文字回答")):
+        asked = {"role": "user", "content": question}
+        *before, last = flatten([asked, *messages])
+        assert before == [asked, told[0]]
+        assert last["content"].startswith("Result of weather:\nRain.\n\n")
+        assert hint in last["content"]
 
 
 async def test_several_answers(client: httpx.AsyncClient, engine: Any) -> None:
