@@ -88,6 +88,20 @@ def test_vectors_of_tiny_encoders(name: str, tmp_path: Path) -> None:
     assert float(vector @ golden["vector"]) >= 0.9999
 
 
+@pytest.mark.parametrize("name", EMBEDDERS)
+def test_vectors_do_not_tell_who_computed_them(name: str, tmp_path: Path) -> None:
+    """Threads run passes of their own, and what is left over together."""
+    ids = np.load(TINY / name / "golden.npz")["token_ids"][0]
+    batch = [np.resize(ids, 1 + i * 11 % 60) for i in range(41)]
+    convert(TINY / name, tmp_path / "model.gguf", tensor_type="F16")
+    file = native.GgufFile(str(tmp_path / "model.gguf"))
+    one, two, three = (native.Encoder(file, native.ThreadPool(n)) for n in (1, 2, 3))
+    vectors = two.encode(batch)
+    assert np.array_equal(vectors, one.encode(batch))
+    assert np.array_equal(vectors, three.encode(batch))
+    assert np.array_equal(vectors, np.concatenate([two.encode([row]) for row in batch]))
+
+
 @pytest.mark.parametrize("name", RERANKERS)
 def test_scores_of_tiny_rerankers(name: str, tmp_path: Path) -> None:
     golden = np.load(TINY / name / "golden.npz")
