@@ -331,7 +331,7 @@ async def _from_model(
             f"the messages have {len(token_ids)} tokens; {chat.name} reads at most {chat.context_length}"
         )
     params = replace(ask.params, max_tokens=min(wanted_tokens(ask, parts), left))
-    async with aclosing(generate(chat, token_ids, params)) as pieces:
+    async with aclosing(generate(chat, token_ids, params, joined=True)) as pieces:
         async for piece in pieces:
             yield piece
 

@@ -17,9 +17,17 @@ from rag.thinking import ThoughtFilter
 
 
 async def generate(
-    chat: ChatModel, token_ids: Sequence[int], params: GenerationParams, *, with_thoughts: bool = True
+    chat: ChatModel,
+    token_ids: Sequence[int],
+    params: GenerationParams,
+    *,
+    with_thoughts: bool = True,
+    joined: bool = False,
 ) -> AsyncGenerator[Event, None]:
     """Continue a prompt: Started, Thought…, Text…, End. Without thoughts, all is text.
+
+    `joined`: what has come together is one Text; else each piece is its own, for who may end the answer at
+    any of them, and must do so at the same one whatever the moment.
 
     Raises: InvalidRequest, what the engine raises.
     """
@@ -41,10 +49,11 @@ async def generate(
         async with aclosing(generation.batches()) as batches:
             async for deltas in batches:
                 finish_reason = deltas[-1].finish_reason
-                for piece in _pieces(deltas, thoughts, n_cached_tokens=generation.n_cached_tokens):
-                    if isinstance(piece, Thought):
-                        n_thought_tokens += piece.n_tokens
-                    yield piece
+                for part in [deltas] if joined else [[delta] for delta in deltas]:
+                    for piece in _pieces(part, thoughts, n_cached_tokens=generation.n_cached_tokens):
+                        if isinstance(piece, Thought):
+                            n_thought_tokens += piece.n_tokens
+                        yield piece
         if finish_reason is None or finish_reason == "cancelled":
             raise EngineClosed("the engine ended the generation before it was complete")
         yield End(

@@ -58,11 +58,13 @@ class FakeGeneration:
     n_completion_tokens: int = 0
     n_cached_tokens: int = 0
     queued_s: float = 0.0
+    at_once: int = 1
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def batches(self) -> AsyncGenerator[list[Delta], None]:
         limit = self.params.max_tokens or len(self.words)
         shown = self.words[:limit]
+        come: list[Delta] = []
         for index, word in enumerate(shown):
             if self.gate is not None:
                 await self.gate.wait()
@@ -71,7 +73,10 @@ class FakeGeneration:
             last = index == len(shown) - 1
             self.n_completion_tokens += 1
             finish = ("length" if len(shown) < len(self.words) else "stop") if last else None
-            yield [Delta(word, 1, self._logprobs(word), finish)]
+            come.append(Delta(word, 1, self._logprobs(word), finish))
+            if last or len(come) == self.at_once:
+                yield come
+                come = []
 
     def cancel(self) -> None:
         self.cancelled.set()
@@ -97,6 +102,7 @@ class FakeChat:
         self.thinking: bool | None = None
         self.gate: asyncio.Event | None = None
         self.fails_after: int | None = None
+        self.at_once = 1
         self.reply: str | None = None
         self.prompts: list[str] = []
         self.generations: list[FakeGeneration] = []
@@ -132,6 +138,7 @@ class FakeChat:
         self.prompts.append(text)
         words = re.findall(r"\S+\s*", self.reply if self.reply is not None else self._reply(text))
         generation = FakeGeneration(words, len(prompt), params, self.gate, self.fails_after)
+        generation.at_once = self.at_once
         self.generations.append(generation)
         return generation
 

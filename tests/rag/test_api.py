@@ -164,3 +164,17 @@ async def test_logprobs(client: httpx.AsyncClient) -> None:
     assert choice["finish_reason"] == "length"
     assert len(choice["logprobs"]["content"]) == 3
     assert len(choice["logprobs"]["content"][0]["top_logprobs"]) == 2
+
+
+async def test_answer_ends_at_the_same_piece_however_the_pieces_come(engine: Any, library: Any) -> None:
+    """What has come together is handed on together; where an answer is ended must not depend on that."""
+    engine.chat.reply = "round and round the very same words go, " * 40
+    told = []
+    for at_once in (1, 7, 50):
+        engine.chat.at_once = at_once
+        async with client_of(create_app(Settings(), engine=engine, library=library)) as client:
+            body = {**QUESTION, "source_links": "none"}  # each service signs links with a secret of its own
+            answer = (await client.post("/v1/chat/completions", json=body)).json()
+        told.append((answer["choices"][0]["message"]["content"], answer["usage"]["completion_tokens"]))
+    assert told[0][1] < 320
+    assert told[1:] == [told[0]] * 2
