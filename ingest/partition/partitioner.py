@@ -262,13 +262,14 @@ def _element(fields: list[Any]) -> Element:
 
 
 def _exactly(channel: socket.socket, n: int, deadline: float) -> bytes:
+    """Receive n bytes; after the deadline, only what is there already: this process may have been stopped."""
     data = bytearray()
     while len(data) < n:
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
-        channel.settimeout(remaining)
-        piece = channel.recv(min(n - len(data), 1 << 20))
+        channel.settimeout(max(deadline - time.monotonic(), 0.0))
+        try:
+            piece = channel.recv(min(n - len(data), 1 << 20))
+        except BlockingIOError:
+            raise TimeoutError from None
         if not piece:
             raise EOFError
         data += piece

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+
+from ingest.partition.partitioner import _exactly
 
 PROLOGUE = textwrap.dedent(
     """
@@ -95,3 +99,16 @@ def test_kernel_refuses_files_outside(tmp_path: Path, code: str, error: str) -> 
     assert done.returncode == 1
     assert error in done.stderr
     assert not (tmp_path / "escaped").exists()
+
+
+def test_answer_that_came_while_this_process_was_stopped_is_taken() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"answer")
+        past = time.monotonic() - 60
+        assert _exactly(ours, 6, past) == b"answer"
+        with pytest.raises(TimeoutError):
+            _exactly(ours, 1, past)
+        theirs.sendall(b"half")
+        with pytest.raises(TimeoutError):
+            _exactly(ours, 6, past)
