@@ -90,8 +90,7 @@ void Backend::prepare_floats(const Buffer& x, std::size_t first, std::size_t n) 
     }
     each_row(floats_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c) {
         const Chunk& chunk = floats_.chunks[c];
-        kernels_.interleave(x.row(first + c * kernels_.max_chunk), width, chunk.n, width,
-                            const_cast<float*>(chunk.floats));
+        kernels_.interleave(x.row(first + c * kernels_.max_chunk), width, chunk.n, width, chunk.floats);
     });
 }
 
@@ -127,8 +126,8 @@ void Backend::prepare_bytes(const float* x, std::size_t width, std::size_t n, Ro
     }
     each_row(bytes_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c, std::size_t thread) {
         auto* leftover = fine ? reinterpret_cast<float*>(leftovers_[thread].data()) : nullptr;
-        quantize(x + c * kernels_.max_chunk * width, width, bytes_.chunks[c], leftover);
-        if (fine) quantize(leftover, width, residual_bytes_.chunks[c], nullptr);
+        kernels_.quantize(x + c * kernels_.max_chunk * width, width, bytes_.chunks[c], leftover);
+        if (fine) kernels_.quantize(leftover, width, residual_bytes_.chunks[c], nullptr);
     });
 }
 
@@ -136,19 +135,10 @@ void Backend::prepare_joined(const float* x, std::size_t width, std::size_t n) {
     grow(leftovers_[0], kernels_.max_chunk * width * sizeof(float));
     auto* rows = reinterpret_cast<float*>(leftovers_[0].data());
     carve_bytes(width, n, kCoarseRun, bytes_);
-    quantize(x, width, bytes_.chunks[0], rows + n * width);
+    kernels_.quantize(x, width, bytes_.chunks[0], rows + n * width);
     std::memcpy(rows, x, n * width * sizeof(float));
     carve_bytes(width, 2 * n, kCoarseRun, bytes_);
-    quantize(rows, width, bytes_.chunks[0], nullptr);
-}
-
-void Backend::quantize(const float* x, std::size_t width, const Chunk& chunk, float* leftover) const {
-    kernels_.quantize(x, width, width,
-                      {chunk.n, chunk.run_groups, const_cast<std::int8_t*>(chunk.bytes),
-                       const_cast<float*>(chunk.ratios), const_cast<float*>(chunk.last_scales),
-                       const_cast<float*>(chunk.sums), const_cast<float*>(chunk.half_sums),
-                       const_cast<std::int32_t*>(chunk.starts), const_cast<std::int32_t*>(chunk.half_starts)},
-                      leftover);
+    kernels_.quantize(rows, width, bytes_.chunks[0], nullptr);
 }
 
 void Backend::prepare_pairs(const Buffer& x, std::size_t first, std::size_t n) {
@@ -163,8 +153,7 @@ void Backend::prepare_pairs(const Buffer& x, std::size_t first, std::size_t n) {
     }
     each_row(pairs_.chunks.size(), kernels_.max_chunk * width, [&](std::size_t c) {
         const Chunk& chunk = pairs_.chunks[c];
-        kernels_.pair_up(x.row(first + c * kernels_.max_chunk), width, chunk.n, width,
-                         const_cast<std::int32_t*>(chunk.pairs));
+        kernels_.pair_up(x.row(first + c * kernels_.max_chunk), width, chunk.n, width, chunk.pairs);
     });
 }
 

@@ -294,7 +294,6 @@ class Backend {
     // Both to one chunk of 2 n rows in bytes_.
     void prepare_joined(const float* x, std::size_t width, std::size_t n);
     void carve_bytes(std::size_t width, std::size_t n, std::size_t run_groups, Prepared& out);
-    void quantize(const float* x, std::size_t width, const Chunk& chunk, float* leftover) const;
     std::size_t n_chunks(std::size_t n) const { return (n + kernels_.max_chunk - 1) / kernels_.max_chunk; }
     // Calls body(row) or body(row, thread).
     template <class Body>

@@ -22,17 +22,17 @@ constexpr std::size_t kKeysPerBlock = 32;  // tokens of one KV cache block
 // a run are summed in units of its scale: before the next one, the sum is multiplied by the ratio of the two
 // scales, and at the end by the last scale. So longer runs cost fewer products, and round more coarsely.
 struct Chunk {
-    std::size_t n;               // tokens, 1 to max_chunk
-    const float* floats;         // [width][n]; for float layouts
-    const std::int8_t* bytes;    // [width / kGroup][n][kGroup]; for quantised layouts
-    std::size_t run_groups;      // groups of a run, a power of two
-    const float* ratios;         // [runs][n]: the scale of the run before over this one's; 0 in the first
-    const float* last_scales;    // [n]
-    const float* sums;           // [width / kGroup][n], of the bytes
-    const float* half_sums;      // [2 * width / kGroup][n], of the halves of each group
-    const std::int32_t* starts;  // as sums, times -kMostOffset
-    const std::int32_t* half_starts;  // as half_sums, times -kMostOffset
-    const std::int32_t* pairs;  // [width / kGroup][n][kGroup / 2] of two bf16 numbers; for Layout::bf16_pairs
+    std::size_t n;              // tokens, 1 to max_chunk
+    float* floats;              // [width][n]; for float layouts
+    std::int8_t* bytes;         // [width / kGroup][n][kGroup]; for quantised layouts
+    std::size_t run_groups;     // groups of a run, a power of two
+    float* ratios;              // [runs][n]: the scale of the run before over this one's; 0 in the first
+    float* last_scales;         // [n]
+    float* sums;                // [width / kGroup][n], of the bytes
+    float* half_sums;           // [2 * width / kGroup][n], of the halves of each group
+    std::int32_t* starts;       // as sums, times -kMostOffset
+    std::int32_t* half_starts;  // as half_sums, times -kMostOffset
+    std::int32_t* pairs;        // [width / kGroup][n][kGroup / 2] of two bf16 numbers; for Layout::bf16_pairs
 };
 // Of the integers of a layout; the other offsets are parts of it.
 constexpr int kMostOffset = 128;
@@ -43,14 +43,6 @@ constexpr std::int32_t part_of(std::int32_t most) {
     else
         return most / (kMostOffset / kOffset);
 }
-
-// The members of Chunk that rounding to bytes fills.
-struct QuantizedChunk {
-    std::size_t n, run_groups;
-    std::int8_t* bytes;
-    float *ratios, *last_scales, *sums, *half_sums;
-    std::int32_t *starts, *half_starts;
-};
 
 // Where a tile's results go: out[t * stride + row], rows < n_rows.
 struct TileOutput {
@@ -146,9 +138,9 @@ struct Kernels {
     std::size_t max_chunk;
     // n rows x[t * stride .. + width] to one chunk.
     void (*interleave)(const float* x, std::size_t stride, std::size_t n, std::size_t width, float* out);
-    // The same rounded to bytes. `residual`, where not null, gets what the rounding left over, [n][width].
-    void (*quantize)(const float* x, std::size_t stride, std::size_t width, const QuantizedChunk& out,
-                     float* residual);
+    // out.n rows x[t * width ..] rounded to the bytes of `out`, and all that goes with them. `residual`,
+    // where not null, gets what the rounding left over, [n][width].
+    void (*quantize)(const float* x, std::size_t width, const Chunk& out, float* residual);
     MatmulTile matmul[kLayouts];
     PanelKernels panels[kLayouts];  // empty for float layouts, and where registers are too few
     // As interleave, to pairs of bf16, `width` a multiple of 32; nullptr where nothing multiplies them.

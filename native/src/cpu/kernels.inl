@@ -67,8 +67,7 @@ void interleave(const float* x, std::size_t stride, std::size_t n, std::size_t w
 // A run whose scale is less than this part of the largest before it takes that: the sums stay finite.
 constexpr float kLeastScale = 1.0f / (1 << 20);
 
-void quantize(const float* x, std::size_t stride, std::size_t width, const QuantizedChunk& out,
-              float* residual) {
+void quantize(const float* x, std::size_t width, const Chunk& out, float* residual) {
     const std::size_t n = out.n;
     const std::size_t n_groups = width / kGroup;
     for (std::size_t t = 0; t < n; ++t) {
@@ -76,7 +75,7 @@ void quantize(const float* x, std::size_t stride, std::size_t width, const Quant
         float most = 0.0f;
         for (std::size_t first = 0, run = 0; first < n_groups; first += out.run_groups, ++run) {
             const std::size_t end = first + out.run_groups < n_groups ? first + out.run_groups : n_groups;
-            const float* row = x + t * stride;
+            const float* row = x + t * width;
             Floats largest = Floats::zero();
             for (std::size_t k = first * kGroup; k < end * kGroup; k += kLanes)
                 largest = max(largest, abs(Floats::load(row + k)));
